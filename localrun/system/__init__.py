@@ -1,0 +1,1 @@
+"""What differs between operating systems: spawning, locks, signals, sandbox."""
