@@ -6,6 +6,7 @@ previous value, floats given for integers are truncated, unknown names are ignor
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+
 from localrun.errors import InvalidOption
 
 
