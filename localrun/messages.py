@@ -377,22 +377,26 @@ def encode(message: Message) -> bytes:
 
 def decode_text_request(body: bytes) -> TextRequest:
     """Read what the text worker receives. Raises `msgspec.DecodeError` on anything else."""
-    return _text_request.decode(body)
+    message: TextRequest = _text_request.decode(body)
+    return message
 
 
 def decode_text_answer(body: bytes) -> TextAnswer:
     """Read what the text worker sends. Raises `msgspec.DecodeError` on anything else."""
-    return _text_answer.decode(body)
+    message: TextAnswer = _text_answer.decode(body)
+    return message
 
 
 def decode_runner_request(body: bytes) -> RunnerRequest:
     """Read what a runner receives. Raises `msgspec.DecodeError` on anything else."""
-    return _runner_request.decode(body)
+    message: RunnerRequest = _runner_request.decode(body)
+    return message
 
 
 def decode_runner_answer(body: bytes) -> RunnerAnswer:
     """Read what a runner sends. Raises `msgspec.DecodeError` on anything else."""
-    return _runner_answer.decode(body)
+    message: RunnerAnswer = _runner_answer.decode(body)
+    return message
 
 
 def pack_tokens(tokens: Iterable[int]) -> bytes:
