@@ -1,0 +1,397 @@
+"""Settings: environment variables, then `config.toml`; each value knows where it came from.
+
+The only reader of the environment. Conversion is our own instead of pydantic-settings, because
+importing pydantic costs every command more than the whole of `localrun --version` may take.
+
+Order of what wins: a flag, `LOCALRUN_X`, the matching `OLLAMA_X`, `config.toml`, the default.
+`OLLAMA_HOST` and `OLLAMA_MODELS` are never used: they are another program's address and store.
+Source: reading rules of `OLLAMA_*` in Ollama's envconfig (trimmed quotes, Go booleans, durations).
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from pathlib import Path
+from typing import cast
+
+from localrun.errors import BadSetting
+
+DEFAULT_PORT = 11434
+KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_TRUE, _FALSE = {"1", "t", "true", "on", "yes"}, {"0", "f", "false", "off", "no"}
+
+
+class _Unfit(ValueError):
+    """Raised when a value is no value of its setting; says what is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one process, ready to use.
+
+    Attributes:
+        home: Our directory: configuration, history, token.
+        models: Root of the store.
+        host: Address that the server binds and the CLI talks to.
+        port: TCP port; 0 lets the system choose.
+        keep_alive_s: Seconds a runner stays after its last request; `inf` is forever.
+        context_length: Default context window in tokens; 0 is the planner's choice.
+        num_parallel: Slots of a runner; 0 is the planner's choice.
+        max_loaded_models: Runners at once; 0 is as many as fit.
+        max_queue: Requests that may wait for a load.
+        load_timeout_s: Seconds a load may take; `inf` is no limit.
+        origins: Further browser origins that may call us.
+        hosts: Further names that a `Host` header may carry.
+        api_keys: Keys of which a request must carry one; empty asks for none.
+        kv_cache_type: GGML type of the KV cache; empty is the planner's choice.
+        flash_attention: None lets llama.cpp decide.
+        gpu_overhead_bytes: Bytes left free on each GPU.
+        debug: Log more.
+        hf_endpoint: Address of the Hub or a mirror; empty is the Hub's own.
+        hf_offline: Never ask the Hub.
+        catalog: The user's own `models.toml`, if there is one.
+        no_history: Keep no history of the prompt.
+        sources: Where each value that is not a default came from; see `origin`.
+    """
+
+    home: Path
+    models: Path
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    keep_alive_s: float = 300.0
+    context_length: int = 0
+    num_parallel: int = 0
+    max_loaded_models: int = 0
+    max_queue: int = 512
+    load_timeout_s: float = 300.0
+    origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = ()
+    kv_cache_type: str = ""
+    flash_attention: bool | None = None
+    gpu_overhead_bytes: int = 0
+    debug: bool = False
+    hf_endpoint: str = ""
+    hf_offline: bool = False
+    catalog: Path | None = None
+    no_history: bool = False
+    sources: Mapping[str, str] = dataclass_field(default_factory=dict[str, str])
+
+    def origin(self, name: str) -> str:
+        """Where a field's value came from: `default`, a variable, a flag or the file's path."""
+        return self.sources.get(name, "default")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as a user writes it.
+
+    Attributes:
+        field: Name in `Settings`.
+        key: Name in `config.toml`; upper-cased behind `LOCALRUN_` the variable.
+        convert: Raises `_Unfit` with what is expected.
+        default: Shown in help.
+        meaning: Shown in help.
+        other: Further variables, tried after ours, before `config.toml`.
+    """
+
+    field: str
+    key: str
+    convert: Callable[[object], object]
+    default: str
+    meaning: str
+    other: tuple[str, ...] = ()
+
+    @property
+    def variable(self) -> str:
+        """The environment variable of this setting."""
+        return f"LOCALRUN_{self.key.upper()}"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a Go duration such as `1h30m`, `500ms`, `-1m` or `0`.
+
+    Raises:
+        ValueError: If it is none; a number without a unit is none (except 0).
+    """
+    body = text.removeprefix("-").removeprefix("+")
+    if body == "0":
+        return 0.0
+    parts = _DURATION_PART.findall(body)
+    if not parts or "".join(number + unit for number, unit in parts) != body:
+        raise ValueError("a duration such as 30s, 5m or 1h30m")
+    seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+    return -seconds if text.startswith("-") else seconds
+
+
+def parse_host(text: str) -> tuple[str, int | None]:
+    """Host and port of an address in any form that `OLLAMA_HOST` takes; None: port not said.
+
+    `:1234` means every interface. `http://name` means port 80, as in Ollama.
+
+    Raises:
+        ValueError: If the port is no port, or the scheme is not http.
+    """
+    scheme, found, rest = text.rpartition("://")
+    if found and scheme != "http":
+        raise ValueError("an http address: TLS belongs to a proxy in front of localrun")
+    rest = rest.partition("/")[0]
+    host, port_text = _split_port(rest)
+    if not port_text:
+        return host or ("0.0.0.0" if rest == ":" else "127.0.0.1"), 80 if found else None
+    if not (port_text.isascii() and port_text.isdecimal() and int(port_text) <= 65535):
+        raise ValueError("an address such as 127.0.0.1:11434, with a port up to 65535")
+    return host or "0.0.0.0", int(port_text)
+
+
+def _split_port(rest: str) -> tuple[str, str]:
+    if rest.startswith("["):
+        host, _, port = rest[1:].partition("]")
+        return host, port.removeprefix(":")
+    if rest.count(":") > 1:  # a bare IPv6 address
+        return rest, ""
+    host, _, port = rest.partition(":")
+    return host, port
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise _Unfit("text")
+    return value
+
+
+def _path(value: object) -> Path:
+    return Path(_text(value)).expanduser().absolute()
+
+
+def _flag(value: object) -> bool:
+    word = str(value).lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise _Unfit("true or false")
+
+
+def _go_flag(value: object) -> bool:
+    """Ollama's reading: what is no boolean counts as true, so `OLLAMA_DEBUG=2` is."""
+    return str(value).lower() not in {"0", "f", "false"}
+
+
+def _count(highest: int) -> Callable[[object], int]:
+    def convert(value: object) -> int:
+        text = str(value)
+        if isinstance(value, bool) or not (text.isascii() and text.isdecimal()):
+            raise ValueError("a whole number, 0 or more")
+        if int(text) > highest:
+            raise ValueError(f"a whole number up to {highest}")
+        return int(text)
+
+    return convert
+
+
+def _seconds(forever_below: float) -> Callable[[object], float]:
+    """Go duration or seconds; what is below `forever_below` (or equal, if that is 0) is `inf`."""
+
+    def convert(value: object) -> float:
+        try:
+            seconds = float(str(value))
+        except ValueError:
+            seconds = parse_duration(str(value))
+        if isinstance(value, bool) or seconds != seconds:
+            raise ValueError("a duration such as 30s, 5m or 1h30m")
+        endless = seconds < 0 or (forever_below == 0 and seconds == 0)
+        return float("inf") if endless else seconds
+
+    return convert
+
+
+def _words(value: object) -> tuple[str, ...]:
+    words: object = value.split(",") if isinstance(value, str) else value
+    if not isinstance(words, list | tuple):
+        raise _Unfit("a list of words, separated by commas")
+    return tuple(str(word).strip() for word in cast("list[object]", words) if str(word).strip())
+
+
+def _kv_type(value: object) -> str:
+    word = _text(value).lower()
+    if word and word not in KV_CACHE_TYPES:
+        raise ValueError(f"one of {', '.join(KV_CACHE_TYPES)}")
+    return word
+
+
+def _address(value: object) -> tuple[str, int | None]:
+    return parse_host(_text(value))
+
+
+_keep_alive, _load_timeout = _seconds(-1), _seconds(0)
+
+
+def _ours(field: str, convert: Callable[[object], object], default: str, meaning: str) -> Setting:
+    return Setting(field, _key(field), convert, default, meaning)
+
+
+def _both(field: str, convert: Callable[[object], object], default: str, meaning: str) -> Setting:
+    """A setting that Ollama has too, under the same name."""
+    key = _key(field)
+    return Setting(field, key, convert, default, meaning, (f"OLLAMA_{key.upper()}",))
+
+
+def _key(field: str) -> str:
+    return field.removesuffix("_s").removesuffix("_bytes")
+
+
+SETTINGS = (
+    _ours("host", _address, "127.0.0.1:11434", "address of the server"),
+    _ours("port", _count(65535), "11434", "its port, where the address names none"),
+    _ours("models", _path, "~/.localrun/models", "where models are stored"),
+    _both("keep_alive_s", _keep_alive, "5m", "stay of a model after its last use; -1: forever"),
+    _both("context_length", _count(1 << 24), "what fits", "context window in tokens"),
+    _both("num_parallel", _count(256), "what fits", "requests one model answers at once"),
+    _both("max_loaded_models", _count(1024), "what fits", "models in memory at once"),
+    _both("max_queue", _count(1 << 20), "512", "requests that wait; more are refused"),
+    _both("load_timeout_s", _load_timeout, "5m", "how long a load may take; 0: no limit"),
+    _both("origins", _words, "none", "further browser origins that may call, by commas"),
+    _ours("hosts", _words, "none", "further names in a Host header, by commas"),
+    _ours("api_keys", _words, "none", "keys that open the server, by commas"),
+    _both("kv_cache_type", _kv_type, "what fits", "KV cache numbers: f16, q8_0, …"),
+    _both("flash_attention", _flag, "llama.cpp decides", "flash attention on or off"),
+    _both("gpu_overhead_bytes", _count(1 << 50), "0", "bytes left free on each GPU"),
+    _both("debug", _flag, "off", "log more"),
+    Setting("hf_endpoint", "hf_endpoint", _text, "https://huggingface.co",
+            "address of the Hub or of a mirror", ("HF_ENDPOINT",)),
+    Setting("hf_offline", "hf_offline", _flag, "off", "never ask the Hub", ("HF_HUB_OFFLINE",)),
+    _ours("catalog", _path, "~/.localrun/models.toml", "your own catalog of models"),
+    Setting("no_history", "nohistory", _flag, "off", "keep no history of prompts",
+            ("OLLAMA_NOHISTORY",)),
+)  # fmt: skip
+
+
+def load_settings(
+    environ: Mapping[str, str] | None = None, overrides: Mapping[str, object] | None = None
+) -> Settings:
+    """Read all settings.
+
+    Args:
+        environ: Environment; None is the process's own.
+        overrides: Values by field, from flags of the command line; None values are ignored.
+
+    Raises:
+        BadSetting: If a value cannot be used; the message names where it came from.
+    """
+    environ = os.environ if environ is None else environ
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    home = _path(_trim(environ.get("LOCALRUN_HOME", "")) or "~/.localrun")
+    file = _config_file(environ, home)
+    written: Mapping[str, object] = _read_config(file) if file else {}
+    values: dict[str, object] = {"home": home, "models": home / "models"}
+    sources: dict[str, str] = {"home": "LOCALRUN_HOME"} if environ.get("LOCALRUN_HOME") else {}
+    if (home / "models.toml").is_file():
+        values["catalog"] = home / "models.toml"
+    for setting in SETTINGS:
+        found = _find(setting, environ, given, (str(file), written))
+        if found is not None:
+            _take(setting, found, values, sources)
+    return Settings(**values, sources=sources)  # type: ignore[arg-type]  # converted by SETTINGS
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """The environment for a child of ours: this process's own and `extra`."""
+    return {
+        **os.environ,
+        # Without this an assert in native code forks a debugger and can hang for seconds.
+        "GGML_NO_BACKTRACE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **extra,
+    }
+
+
+def prepare_hub_environment(settings: Settings) -> None:
+    """Tell huggingface_hub our settings; it reads them once, when it is first imported."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    if settings.hf_endpoint:
+        os.environ["HF_ENDPOINT"] = settings.hf_endpoint
+    if settings.hf_offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    value: object
+    source: str
+    lax: bool = False
+
+
+def _trim(text: str) -> str:
+    return text.strip().strip("\"'")
+
+
+def _find(
+    setting: Setting,
+    environ: Mapping[str, str],
+    given: Mapping[str, object],
+    written: tuple[str, Mapping[str, object]],
+) -> _Found | None:
+    if setting.field in given:
+        return _Found(given[setting.field], f"--{setting.key.replace('_', '-')}")
+    for variable in (setting.variable, *setting.other):
+        if text := _trim(environ.get(variable, "")):
+            return _Found(text, variable, lax=variable != setting.variable)
+    file, values = written
+    return _Found(values[setting.key], file) if setting.key in values else None
+
+
+def _take(
+    setting: Setting, found: _Found, values: dict[str, object], sources: dict[str, str]
+) -> None:
+    try:
+        convert = _go_flag if found.lax and setting.convert is _flag else setting.convert
+        value = convert(found.value)
+    except ValueError as error:
+        raise BadSetting(
+            f"{found.source}: {setting.key} cannot be {found.value!r}", hint=f"give {error}"
+        ) from error
+    if setting.field == "host":
+        value, port = cast("tuple[str, int | None]", value)
+        if port is not None:
+            values["port"], sources["port"] = port, found.source
+    elif setting.field == "port" and "port" in values and not found.source.startswith("--"):
+        return  # the address named a port
+    values[setting.field], sources[setting.field] = value, found.source
+
+
+def _config_file(environ: Mapping[str, str], home: Path) -> Path | None:
+    named = _trim(environ.get("LOCALRUN_CONFIG", ""))
+    file = _path(named) if named else home / "config.toml"
+    if file.is_file():
+        return file
+    if named:
+        raise BadSetting(f"LOCALRUN_CONFIG: there is no file {file}")
+    return None
+
+
+def _read_config(file: Path) -> Mapping[str, object]:
+    import tomllib  # only who has the file pays for its reader
+
+    try:
+        written = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadSetting(f"{file}: {error}") from error
+    known = {setting.key for setting in SETTINGS}
+    for key in written:
+        if key not in known:
+            raise BadSetting(f"{file}: there is no setting {key!r}", hint=_near(key, known))
+    return written
+
+
+def _near(key: str, known: set[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(key, known, 1)
+    return f"did you mean {near[0]}?" if near else f"the settings are {', '.join(sorted(known))}"
