@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 from localrun.errors import BadSetting
 
@@ -22,7 +22,7 @@ DEFAULT_PORT = 11434
 KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
-_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_DURATION_PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _TRUE, _FALSE = {"1", "t", "true", "on", "yes"}, {"0", "f", "false", "off", "no"}
 
 
@@ -87,8 +87,7 @@ class Settings:
         return self.sources.get(name, "default")
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One setting as a user writes it.
 
     Attributes:
@@ -122,7 +121,7 @@ def parse_duration(text: str) -> float:
     body = text.removeprefix("-").removeprefix("+")
     if body == "0":
         return 0.0
-    parts = _DURATION_PART.findall(body)
+    parts = re.findall(_DURATION_PART, body, re.ASCII)
     if not parts or "".join(number + unit for number, unit in parts) != body:
         raise ValueError("a duration such as 30s, 5m or 1h30m")
     seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
@@ -321,8 +320,7 @@ def prepare_hub_environment(settings: Settings) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     value: object
     source: str
     lax: bool = False
