@@ -8,7 +8,7 @@ as much to read. Every request ends exactly once: `Prepared` or `Failed` from th
 
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -70,10 +70,12 @@ class Prepare(Frame, frozen=True):
         kind: `raw` takes `prompt` verbatim, `chat` renders `turns` through the template.
         prompt: Used by `raw`.
         turns: Used by `chat`.
-        template: Jinja text that replaces the model's own; None keeps it.
+        template: Text that replaces the model's own template; None keeps it.
         context: Tokens of an earlier answer, put in front (Ollama's deprecated `context`).
-        n_ctx: The context window in tokens that the prompt and one more token must fit.
+        n_ctx: The context window in tokens that the prompt and one more token must fit; 0 takes
+            any length.
         n_ctx_train: For the error's hint; 0 if unknown.
+        template_language: What `template` is written in.
     """
 
     request_id: int
@@ -85,6 +87,7 @@ class Prepare(Frame, frozen=True):
     context: bytes = b""
     n_ctx: int = 0
     n_ctx_train: int = 0
+    template_language: Literal["jinja", "go"] = "jinja"
 
 
 class Tokenize(Frame, frozen=True):
@@ -121,9 +124,15 @@ class WorkerReady(Frame, frozen=True):
 
 
 class Started(Frame, frozen=True):
-    """The text worker began this request; the time limit of a render counts from here."""
+    """The text worker began a part of this request; the part's time limit counts from here.
+
+    Attributes:
+        request_id: Which request; the worker does one at a time.
+        phase: `native` loads a vocabulary or tokenizes, `render` runs a template.
+    """
 
     request_id: int
+    phase: Literal["native", "render"] = "native"
 
 
 class Prepared(Frame, frozen=True):
@@ -421,9 +430,13 @@ def failed(request_id: int, error: LocalrunError) -> Failed:
     return Failed(request_id, error.code, error.message, error.hint, error.facts())
 
 
-def error_of(code: str, message: str, hint: str) -> LocalrunError:
+def error_of(
+    code: str, message: str, hint: str, facts: Mapping[str, int | str] | None = None
+) -> LocalrunError:
     """The error that a `Failed` or `LoadFailed` carried, as its own class, sentence kept."""
     cls = error_classes().get(code, LocalrunError)
     error = cls.__new__(cls, message)
     LocalrunError.__init__(error, message, hint=hint)
+    for name, value in (facts or {}).items():
+        setattr(error, name, value)
     return error
