@@ -168,6 +168,10 @@ class Load(Frame, frozen=True):
         type_k: KV cache type of the keys, a GGML name such as `f16` or `q8_0`.
         type_v: The same of the values; a quantized one needs flash attention.
         flash_attention: None lets llama.cpp decide.
+        weights_bytes: What the weights take, by device name.
+        cell_bytes: What one KV cell takes, by device name.
+        compute_bytes: What the compute buffers take, by device name. The runner asks for memory
+            in these numbers, for the load and for every context it opens later.
     """
 
     paths: tuple[str, ...]
@@ -184,6 +188,9 @@ class Load(Frame, frozen=True):
     type_k: str = "f16"
     type_v: str = "f16"
     flash_attention: bool | None = None
+    weights_bytes: dict[str, int] = {}
+    cell_bytes: dict[str, int] = {}
+    compute_bytes: dict[str, int] = {}
 
 
 class MemoryGranted(Frame, frozen=True):

@@ -156,7 +156,7 @@ def _import_low_level() -> Any:
 
 def _compare(params: Any, defaults: dict[str, Any]) -> None:
     for name, expected in defaults.items():
-        value = getattr(params, name, "missing")
+        value: Any = getattr(params, name, float("nan"))
         same = math.isclose(value, expected) if isinstance(expected, float) else value == expected
         if not same:
             raise EngineMissing(
