@@ -321,7 +321,7 @@ def _is_output(name: str, dims: Dims) -> bool:
 
 
 def _add_hole(writer: Any, name: str, shape: tuple[int, ...], kind: GGMLQuantizationType) -> int:
-    block, size = GGML_QUANT_SIZES[kind]
+    block, size = map(int, GGML_QUANT_SIZES[kind])
     n_bytes = prod(shape) // block * size
     rows = list(reversed(shape))
     if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
