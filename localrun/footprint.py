@@ -62,8 +62,10 @@ def takes_kv_type(info: ModelInfo, kv_type: str) -> bool:
 
 
 def weights_bytes(info: ModelInfo) -> int:
-    """Bytes of all tensors. On a CPU this counts once, though repacked tensors stay mapped too:
-    the mapping is clean page cache, which the kernel takes back when it needs room.
+    """Bytes of all tensors.
+
+    On a CPU they count once, though repacked tensors stay mapped too: the mapping is clean page
+    cache, which the kernel takes back when it needs room.
     """
     return info.weights_bytes
 
