@@ -2,57 +2,81 @@
 
 The frames travel over a socket of their own, not over descriptors 0 to 2: C code prints on 1, and
 Windows pipes are text. The child's standard error is kept, as its last lines are the only witness
-of a native crash.
+of a native crash. The child's side is `parent.connect_to_parent`.
 """
 
 import asyncio
 import contextlib
 import os
-import signal
 import socket
-import subprocess
-import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from localrun.system.frames import ChildPipe, FrameSplitter
+from localrun.system.frames import FrameSplitter
+from localrun.system.launch import Launcher, launcher_for
+from localrun.system.parent import connect_to_parent
+
+if TYPE_CHECKING:
+    import subprocess
+
+__all__ = ["Child", "connect_to_parent", "start_child"]
 
 STDERR_LINES = 50
+STDERR_BYTES = 16 << 10
+EXIT_GRACE_S = 5.0
+"""How long a child that closed its socket may still run."""
+
+_DRAIN_S = 1.0
 _BULK_HIGH_WATER = 1 << 18
 
 
 class Child(asyncio.Protocol):
     """A running child: frames out by `send`, frames in by the callback given to `start_child`.
 
-    All methods are called on the event loop. `on_exit` is called once, after the last frame.
+    All methods are called on the event loop. A child that closes its socket, or that sends what is
+    no frame, is given up: it has `EXIT_GRACE_S` to leave, or is killed. When the loop ends before
+    the child does, the child is killed and `on_exit` is not called.
     """
 
     def __init__(
-        self, on_frame: Callable[[bytes], None], on_exit: Callable[[int, str], None]
+        self,
+        process: "subprocess.Popen[bytes]",
+        on_frame: Callable[[bytes], None],
+        on_exit: Callable[[int, str], None],
     ) -> None:
+        loop = asyncio.get_running_loop()
+        self._process = process
         self._on_frame, self._on_exit = on_frame, on_exit
         self._splitter = FrameSplitter()
         self._bulk: deque[tuple[int, bytes]] = deque()
         self._transport: asyncio.Transport | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._tail: deque[str] = deque(maxlen=STDERR_LINES)
-        self._closed = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._writable = True
+        self._writable, self._is_broken = True, False
+        self._stderr = b""
+        self._disconnected: asyncio.Future[None] = loop.create_future()
+        self._drained: asyncio.Future[None] = loop.create_future()
+        self._exited: asyncio.Future[None] = loop.create_future()
+        self._watch("stderr", self._read_stderr, self._drained)
+        self._watch("exit", process.wait, self._exited)
+        self._life = loop.create_task(self._live())
 
     @property
     def pid(self) -> int:
         """Process id of the child."""
-        assert self._process is not None
         return self._process.pid
 
     @property
     def last_words(self) -> str:
         """The last lines of the child's standard error."""
-        return "\n".join(self._tail)
+        lines = self._stderr.decode("utf-8", "replace").splitlines()
+        return "\n".join(line.rstrip() for line in lines[-STDERR_LINES:])
 
     def send(self, frame: bytes) -> None:
-        """Send a small frame now; it overtakes whatever `send_bulk` still holds."""
+        """Send a small frame now; it overtakes whatever `send_bulk` still holds.
+
+        Nothing happens once the child is gone: `on_exit` is, or will be, called.
+        """
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame)
 
@@ -65,31 +89,37 @@ class Child(asyncio.Protocol):
         self._pump()
 
     def drop_bulk(self, request_id: int) -> bool:
-        """Forget what is still queued for a request; True if its last frame was among it."""
+        """Forget what is still queued for a request; True if its last frame was among it.
+
+        Frames go out in order, so the last one is queued whenever any is. Earlier frames of the
+        request may have gone out: the child still has to be told of the cancel.
+        """
         kept = [item for item in self._bulk if item[0] != request_id]
-        dropped = len(kept) != len(self._bulk)
+        was_queued = len(kept) != len(self._bulk)
         self._bulk = deque(kept)
-        return dropped
+        return was_queued
 
     def close_input(self) -> None:
         """Close the frames' socket: the child sees the end of input and leaves."""
+        self._bulk.clear()
         if self._transport is not None:
             self._transport.close()
 
     def kill(self) -> None:
-        """Kill the child at once."""
-        if self._process is not None and self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
+        """Kill the child at once; frames that it had already sent are still handed on."""
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 self._process.kill()
 
     async def wait(self, timeout_s: float) -> int:
-        """Wait for the exit and return its status; kill after `timeout_s` seconds."""
-        try:
-            await asyncio.wait_for(self._closed.wait(), timeout_s)
-        except TimeoutError:
+        """Wait for the exit and return its status; kill after `timeout_s` seconds.
+
+        `on_exit` has been called when this returns.
+        """
+        await asyncio.wait((self._life,), timeout=timeout_s)
+        if not self._life.done():
             self.kill()
-            await self._closed.wait()
-        assert self._process is not None
+            await asyncio.wait((self._life,))
         return self._process.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -97,12 +127,16 @@ class Child(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         transport.set_write_buffer_limits(high=_BULK_HIGH_WATER)
         self._transport = transport
+        self._pump()
 
     def data_received(self, data: bytes) -> None:
         """Cut frames and hand them on (asyncio's callback)."""
+        if self._is_broken:
+            return
         try:
             bodies = self._splitter.feed(data)
         except ValueError:
+            self._is_broken = True
             self.kill()
             return
         for body in bodies:
@@ -119,43 +153,55 @@ class Child(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio's)
         """The child closed its end or died (asyncio's callback)."""
-        self._tasks.append(asyncio.get_running_loop().create_task(self._reap()))
+        self._bulk.clear()
+        _settle(self._disconnected)
 
     def _pump(self) -> None:
-        while self._bulk and self._writable and self._transport is not None:
-            self._transport.write(self._bulk.popleft()[1])
+        transport = self._transport
+        while self._bulk and self._writable and transport is not None:
+            if transport.is_closing():
+                self._bulk.clear()
+                return
+            transport.write(self._bulk.popleft()[1])
 
-    async def _reap(self) -> None:
-        """Collect the exit status; a child that closed its socket has five seconds to go."""
-        assert self._process is not None
-        loop = asyncio.get_running_loop()
+    async def _live(self) -> None:
+        """Wait until the child is gone and everything it said is heard, then report it."""
+        grace: asyncio.TimerHandle | None = None
         try:
-            await asyncio.wait_for(loop.run_in_executor(None, self._process.wait, 5.0), 6.0)
-        except (subprocess.TimeoutExpired, TimeoutError):
+            ends = (self._disconnected, self._exited)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            grace = asyncio.get_running_loop().call_later(EXIT_GRACE_S, self.kill)
+            await self._exited
+            # A grandchild may hold an end open: what is not read by then stays unread.
+            await asyncio.wait((self._disconnected, self._drained), timeout=_DRAIN_S)
+            self._on_exit(self._process.returncode, self.last_words)
+        finally:
+            if grace is not None:
+                grace.cancel()
             self.kill()
-            await loop.run_in_executor(None, self._process.wait)
-        await self._tasks[0]
-        self._closed.set()
-        self._on_exit(self._process.returncode, self.last_words)
+            if self._transport is not None:
+                self._transport.abort()
 
-    async def _watch_stderr(self, stream: asyncio.StreamReader) -> None:
-        while line := await self._line(stream):
-            self._tail.append(line.decode("utf-8", "replace").rstrip())
+    def _watch(self, name: str, wait: Callable[[], object], done: "asyncio.Future[None]") -> None:
+        """Run a blocking wait in a thread of its own and settle `done` on the loop after it.
 
-    @staticmethod
-    async def _line(stream: asyncio.StreamReader) -> bytes:
-        try:
-            return await stream.readline()
-        except ValueError:  # a line beyond the reader's limit: take what is there
-            return await stream.read(1 << 16)
-
-    async def attach(self, process: subprocess.Popen[bytes]) -> None:
-        """Watch this process; called once by `start_child`."""
-        self._process = process
+        Threads, as no loop offers pipes and exits in the same way on every system.
+        """
         loop = asyncio.get_running_loop()
-        stream = asyncio.StreamReader()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), process.stderr)
-        self._tasks.append(loop.create_task(self._watch_stderr(stream)))
+
+        def run() -> None:
+            wait()
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_settle, done)
+
+        threading.Thread(target=run, name=f"child-{name}-{self.pid}", daemon=True).start()
+
+    def _read_stderr(self) -> None:
+        stream = self._process.stderr
+        assert stream is not None
+        with stream:
+            while piece := os.read(stream.fileno(), 1 << 16):
+                self._stderr = (self._stderr + piece)[-STDERR_BYTES:]
 
 
 async def start_child(
@@ -165,57 +211,43 @@ async def start_child(
     on_frame: Callable[[bytes], None],
     on_exit: Callable[[int, str], None],
     arguments: Sequence[str] = (),
+    launcher: Launcher | None = None,
 ) -> Child:
     """Start `python -m module` with a frame socket.
+
+    Call it on a thread that outlives the child, the main one: on Linux PR_SET_PDEATHSIG follows the
+    thread that started the child.
 
     Args:
         module: A module whose `__main__` calls `connect_to_parent`.
         env: The child's whole environment.
-        on_frame: Called on the loop with each frame body, in order.
-        on_exit: Called once with the exit status and the last lines of standard error.
+        on_frame: Called on the loop with each frame body, in order; must not raise.
+        on_exit: Called once with the exit status and the last lines of standard error, after the
+            last frame.
         arguments: Further command-line arguments.
+        launcher: How processes are started; by default the way of this system.
 
     Raises:
         OSError: If the process cannot be started.
     """
     ours, theirs = socket.socketpair()
     ours.setblocking(False)  # noqa: FBT003 (the socket's own signature)
-    child = Child(on_frame, on_exit)
     try:
-        # On this thread on purpose: PR_SET_PDEATHSIG follows the thread that started the child.
-        process = subprocess.Popen(  # noqa: ASYNC220 (our own module; 1 ms, once a load)
-            [sys.executable, "-m", module, "--frames-fd", str(theirs.fileno()), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=(theirs.fileno(),),
-            env=dict(env),
-        )
+        with theirs:
+            process = (launcher or launcher_for()).launch(["-m", module, *arguments], theirs, env)
     except OSError:
         ours.close()
         raise
-    finally:
-        theirs.close()
-    await child.attach(process)
-    await asyncio.get_running_loop().create_connection(lambda: child, sock=ours)
+    child = Child(process, on_frame, on_exit)
+    try:
+        await asyncio.get_running_loop().create_connection(lambda: child, sock=ours)
+    except BaseException:  # cancelled between the start and the connection: leave no child behind
+        child.kill()
+        ours.close()
+        raise
     return child
 
 
-def connect_to_parent(frames_fd: int) -> ChildPipe:
-    """Open the frames' socket inside a child, and make sure that it does not outlive its parent.
-
-    Standard output is joined to standard error: C code may print there, and it belongs to the log.
-    """
-    _die_with_parent()
-    os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
-    return ChildPipe(socket.socket(fileno=frames_fd))
-
-
-def _die_with_parent() -> None:
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

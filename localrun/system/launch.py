@@ -1,0 +1,119 @@
+"""Start a Python module as a child that gets a socket: one way for POSIX, one for Windows."""
+
+import functools
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from localrun.system.parent import send_shared
+from localrun.system.windows import Job, kernel32
+
+
+class Launcher(Protocol):
+    """Starts a process that finds `theirs` through its argument `--frames-fd`."""
+
+    def launch(
+        self, arguments: Sequence[str], theirs: socket.socket, env: Mapping[str, str]
+    ) -> "subprocess.Popen[bytes]":
+        """Start Python with these arguments; the caller closes `theirs` afterwards.
+
+        Raises:
+            OSError: If the process cannot be started.
+        """
+        ...
+
+
+class PosixLauncher:
+    """The socket is inherited by number; Linux and macOS.
+
+    Call it on a thread that lives as long as the children should: on Linux a child dies with the
+    thread that started it.
+    """
+
+    def launch(
+        self, arguments: Sequence[str], theirs: socket.socket, env: Mapping[str, str]
+    ) -> "subprocess.Popen[bytes]":
+        """Start Python with these arguments."""
+        fd = theirs.fileno()
+        return subprocess.Popen(
+            [sys.executable, *arguments, "--frames-fd", str(fd)],
+            bufsize=0,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=(fd,),
+            env=dict(env),
+        )
+
+
+class WindowsLauncher:
+    """The socket is duplicated for the child and named by a record on its standard input.
+
+    Args:
+        make_job: Makes the job that all children live in; called once.
+        share: Makes the record for a process id; by default `socket.share`.
+        creation_flags: Own process group (Ctrl-C is the server's to handle), no console window.
+    """
+
+    def __init__(
+        self,
+        make_job: Callable[[], Job] = lambda: Job(kernel32()),
+        share: Callable[[socket.socket, int], bytes] | None = None,
+        creation_flags: int | None = None,
+    ) -> None:
+        self._make_job = make_job
+        self._share = share or _share
+        self._flags = (
+            getattr(subprocess, "CREATE_NO_WINDOW", 0)
+            | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+            if creation_flags is None
+            else creation_flags
+        )
+        self._job: Job | None = None
+
+    def launch(
+        self, arguments: Sequence[str], theirs: socket.socket, env: Mapping[str, str]
+    ) -> "subprocess.Popen[bytes]":
+        """Start Python with these arguments."""
+        # python.exe of a virtual environment only starts the real one, whose process id the
+        # record must name; multiprocessing starts that one directly in the same way.
+        python = str(getattr(sys, "_base_executable", sys.executable))
+        process = subprocess.Popen(
+            [python, *arguments, "--frames-fd", "0"],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**env, "__PYVENV_LAUNCHER__": sys.executable},
+            creationflags=self._flags,
+        )
+        try:
+            self._adopt(process, theirs)
+        except OSError:
+            process.kill()
+            process.communicate()
+            raise
+        return process
+
+    def _adopt(self, process: "subprocess.Popen[bytes]", theirs: socket.socket) -> None:
+        assert process.stdin is not None
+        if self._job is None:
+            self._job = self._make_job()  # kept for ever: closing it ends the children
+        self._job.add(int(getattr(process, "_handle", 0)))
+        send_shared(process.stdin, self._share(theirs, process.pid))
+
+
+@functools.cache
+def launcher_for(system: str = sys.platform) -> Launcher:
+    """The launcher of an operating system, given as `sys.platform` says it."""
+    return WindowsLauncher() if system == "win32" else PosixLauncher()
+
+
+def _share(sock: socket.socket, pid: int) -> bytes:
+    share = getattr(sock, "share", None)
+    if share is None:
+        raise OSError("sockets cannot be shared on this system")
+    record: bytes = share(pid)
+    return record
