@@ -1,0 +1,1 @@
+"""Which runners exist, and who may use them."""
