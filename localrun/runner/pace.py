@@ -17,7 +17,7 @@ class Pace:
             arrives in the middle waits for its turn.
     """
 
-    target_s: float = 0.08
+    target_s: float = 0.1
     target_alone_s: float = 0.3
     _decode_s: dict[int, float] = field(default_factory=dict)
     _prefill_s: float = 0.0
