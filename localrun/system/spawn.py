@@ -12,7 +12,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from localrun.system.frames import FrameSplitter
 from localrun.system.launch import Launcher, launcher_for
@@ -28,7 +28,7 @@ STDERR_BYTES = 16 << 10
 EXIT_GRACE_S = 5.0
 """How long a child that closed its socket may still run."""
 
-_DRAIN_S = 1.0
+DRAIN_S = 1.0
 _BULK_HIGH_WATER = 1 << 18
 
 
@@ -124,9 +124,9 @@ class Child(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (asyncio's callback)."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=_BULK_HIGH_WATER)
-        self._transport = transport
+        # A cast, as uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=_BULK_HIGH_WATER)
         self._pump()
 
     def data_received(self, data: bytes) -> None:
@@ -173,7 +173,7 @@ class Child(asyncio.Protocol):
             grace = asyncio.get_running_loop().call_later(EXIT_GRACE_S, self.kill)
             await self._exited
             # A grandchild may hold an end open: what is not read by then stays unread.
-            await asyncio.wait((self._disconnected, self._drained), timeout=_DRAIN_S)
+            await asyncio.wait((self._disconnected, self._drained), timeout=DRAIN_S)
             self._on_exit(self._process.returncode, self.last_words)
         finally:
             if grace is not None:
