@@ -1,0 +1,191 @@
+"""HTTP to a localrun server, and how to know that it is one.
+
+On `http.client`, because importing a larger client costs more than most commands take.
+"""
+
+import http.client
+import json
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+
+from localrun.cli.wire import Json, text
+from localrun.config import Settings
+from localrun.errors import LocalrunError, error_classes
+
+_ANSWER_S = 120.0
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+
+class NoServer(LocalrunError):
+    """Raised when a command needs a running server and there is none, or it is another's."""
+
+    code = "no_server"
+    status = 503
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Talks to one server; every call opens a connection of its own.
+
+    Attributes:
+        host: Name or address.
+        port: TCP port.
+        key: Sent as a bearer token; empty sends none.
+    """
+
+    host: str
+    port: int
+    key: str = ""
+
+    @property
+    def address(self) -> str:
+        """Host and port for people to read."""
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+    def get(self, path: str, *, timeout_s: float = _ANSWER_S) -> Json:
+        """The JSON object that a GET answers with. Raises what `call` raises."""
+        return self.call("GET", path, timeout_s=timeout_s)
+
+    def call(
+        self, method: str, path: str, body: Json | None = None, *, timeout_s: float = _ANSWER_S
+    ) -> Json:
+        """Send a request and return the JSON object of its answer; an empty one for no body.
+
+        Raises:
+            LocalrunError: What the server said; `NoServer` if it cannot be reached.
+        """
+        answer = b"".join(self._lines(method, path, body, timeout_s=timeout_s))
+        return _parse(answer) if answer.strip() else {}
+
+    def stream(
+        self, path: str, body: Json, *, headers: Mapping[str, str] = {}
+    ) -> Generator[Json, None, None]:
+        """POST a request and yield the records of its NDJSON answer as they come.
+
+        Closing the iterator closes the connection, which cancels the request.
+
+        Raises:
+            LocalrunError: What the server said, at once or in the middle of the stream.
+        """
+        for line in self._lines("POST", path, body, headers=headers):
+            record = _parse(line)
+            if "error" in record:
+                raise _error_of(record, 0)
+            yield record
+
+    def _lines(
+        self,
+        method: str,
+        path: str,
+        body: Json | None,
+        *,
+        timeout_s: float | None = None,
+        headers: Mapping[str, str] = {},
+    ) -> Iterator[bytes]:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout_s)
+        try:
+            content = None if body is None else json.dumps(body, ensure_ascii=False).encode()
+            connection.request(method, path, content, self._headers(headers))
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _error_of(_parse(response.read()), response.status)
+            yield from response
+        except (OSError, http.client.HTTPException) as error:
+            raise NoServer(
+                f"the server at {self.address} does not answer: {_reason(error)}",
+                hint="localrun serve",
+            ) from error
+        finally:
+            connection.close()
+
+    def _headers(self, extra: Mapping[str, str]) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", **extra}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        return headers
+
+
+def find_server(settings: Settings, *, timeout_s: float = 2.0) -> Client | None:
+    """The localrun server at the address of the settings; None if nobody listens there.
+
+    Raises:
+        NoServer: If another program answers there.
+    """
+    key = settings.api_keys[0] if settings.api_keys else ""
+    client = Client(_LOOPBACK.get(settings.host, settings.host), settings.port, key)
+    connection = http.client.HTTPConnection(client.host, client.port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/api/version")
+        response = connection.getresponse()
+        response.read()
+        server = response.getheader("Server", "")
+    except OSError:
+        return None
+    except http.client.HTTPException:
+        server = "not HTTP"
+    finally:
+        connection.close()
+    if server.startswith("localrun/"):
+        return client
+    raise _foreign(client, server)
+
+
+def need_server(settings: Settings) -> Client:
+    """As `find_server`, for commands that only make sense with a running server.
+
+    Raises:
+        NoServer: If there is none.
+    """
+    client = find_server(settings)
+    if client is None:
+        raise NoServer(
+            f"no localrun server answers on {settings.host}:{settings.port}", hint="localrun serve"
+        )
+    return client
+
+
+def _foreign(client: Client, server: str) -> NoServer:
+    whose = f"another program ({server})" if server else _ask_name(client)
+    return NoServer(
+        f"{client.address} belongs to {whose}, not to localrun",
+        hint="choose another port: LOCALRUN_HOST=127.0.0.1:11435 localrun serve",
+    )
+
+
+def _ask_name(client: Client) -> str:
+    connection = http.client.HTTPConnection(client.host, client.port, timeout=1.0)
+    try:
+        connection.request("GET", "/")
+        banner = connection.getresponse().read(200)
+    except (OSError, http.client.HTTPException):
+        banner = b""
+    finally:
+        connection.close()
+    return "Ollama" if b"Ollama is running" in banner else "another program"
+
+
+def _parse(body: bytes) -> Json:
+    try:
+        record: object = json.loads(body)
+    except ValueError:
+        record = None
+    if isinstance(record, dict):
+        return record  # pyright: ignore[reportUnknownVariableType]  # JSON keys are strings
+    words = body.decode("utf-8", "replace").strip()
+    return {"error": words[:500] or "the server answered nothing"}
+
+
+def _error_of(record: Json, status: int) -> LocalrunError:
+    """The error of an answer, as its own class."""
+    code = text(record, "code") or ("model_not_found" if status == 404 else "")
+    cls = error_classes().get(code, LocalrunError)
+    message = text(record, "error") or f"the server answered {status}"
+    error = cls.__new__(cls, message)
+    LocalrunError.__init__(error, message, hint=text(record, "hint"))
+    return error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there"
+    return str(error) or type(error).__name__

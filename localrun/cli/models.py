@@ -1,0 +1,175 @@
+"""`list`, `ps`, `show`, `stop` and `rm`."""
+
+import json
+import sys
+from datetime import UTC, datetime
+
+import click
+
+from localrun.cli.client import Client, need_server
+from localrun.cli.completion import complete_model
+from localrun.cli.private import connect
+from localrun.cli.tables import processor_text, size_text, table, time_text, until_text
+from localrun.cli.wire import Json, array, number, record, text, words
+from localrun.config import load_settings
+from localrun.errors import LocalrunError, ModelNotFound
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_model = click.argument("model", shell_complete=complete_model)
+
+
+@click.command(name="list")
+@click.argument("prefix", required=False, default="")
+@_as_json
+def list_(prefix: str, *, as_json: bool) -> None:
+    """List the models on this machine, the newest first."""
+    with connect(load_settings()) as client:
+        models = array(client.get("/api/tags"), "models")
+    models = [m for m in models if text(m, "name").lower().startswith(prefix.lower())]
+    if as_json:
+        _print_json(models)
+        return
+    now = datetime.now(UTC)
+    rows = [
+        (
+            text(model, "name"),
+            text(model, "digest")[:12],
+            size_text(number(model, "size")),
+            time_text(text(model, "modified_at"), now),
+        )
+        for model in models
+    ]
+    sys.stdout.write(table(("NAME", "ID", "SIZE", "MODIFIED"), rows))
+
+
+@click.command()
+@click.argument("prefix", required=False, default="")
+@_as_json
+def ps(prefix: str, *, as_json: bool) -> None:
+    """List the models in memory."""
+    models = array(need_server(load_settings()).get("/api/ps"), "models")
+    models = [model for model in models if text(model, "name").startswith(prefix)]
+    if as_json:
+        _print_json(models)
+        return
+    now = datetime.now(UTC)
+    rows = [
+        (
+            text(model, "name"),
+            text(model, "digest")[:12],
+            size_text(number(model, "size")),
+            processor_text(number(model, "size"), number(model, "size_vram")),
+            str(int(number(model, "context_length")) or "-"),
+            until_text(text(model, "expires_at"), now),
+        )
+        for model in models
+    ]
+    heads = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")
+    sys.stdout.write(table(heads, rows))
+
+
+@click.command()
+@_model
+@click.option("--license", "part", flag_value="license", help="Print the licence only.")
+@click.option("--modelfile", "part", flag_value="modelfile", help="Print the Modelfile only.")
+@click.option("--parameters", "part", flag_value="parameters", help="Print the parameters only.")
+@click.option("--system", "part", flag_value="system", help="Print the system message only.")
+@click.option("--template", "part", flag_value="template", help="Print the template only.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the metadata and the tensors too.")
+@_as_json
+def show(model: str, part: str | None, *, verbose: bool, as_json: bool) -> None:
+    """Show what a model is."""
+    with connect(load_settings()) as client:
+        shown = client.call("POST", "/api/show", {"model": model, "verbose": verbose})
+    if as_json:
+        _print_json(shown)
+    elif part:
+        sys.stdout.write(text(shown, part).rstrip("\n") + "\n")
+    else:
+        sys.stdout.write(describe(shown, verbose=verbose))
+
+
+@click.command()
+@_model
+def stop(model: str) -> None:
+    """Unload a model from memory; running answers are finished first."""
+    client = need_server(load_settings())
+    try:
+        unload(client, model)
+    except ModelNotFound as error:
+        raise LocalrunError(f"couldn't find model {model!r} to stop") from error
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, shell_complete=complete_model)
+def rm(models: tuple[str, ...]) -> None:
+    """Remove models, and the files that no other model uses."""
+    with connect(load_settings()) as client:
+        for model in models:
+            client.call("DELETE", "/api/delete", {"model": model})
+            print(f"deleted '{model}'")
+
+
+def unload(client: Client, model: str) -> None:
+    """Ask the server to unload a model. Raises `ModelNotFound` if there is none."""
+    body: Json = {"model": model, "keep_alive": 0, "stream": False}
+    client.call("POST", "/api/generate", body)
+
+
+def describe(shown: Json, *, verbose: bool = False) -> str:
+    """The answer of `/api/show` in sections, as people know them."""
+    sections = {
+        "Model": _model_rows(shown),
+        "Capabilities": [(word, "") for word in words(shown, "capabilities")],
+        "Parameters": _parameter_rows(text(shown, "parameters")),
+        "System": [(line, "") for line in _first_lines(text(shown, "system"))],
+        "License": [(line, "") for line in _first_lines(text(shown, "license"))],
+    }
+    if verbose:
+        facts = record(shown, "model_info")
+        sections["Metadata"] = [(key, _short(value)) for key, value in sorted(facts.items())]
+        sections["Tensors"] = [
+            (text(tensor, "name"), f"{text(tensor, 'type')}  {tensor.get('shape')}")
+            for tensor in array(shown, "tensors")
+        ]
+    return "".join(_section(title, rows) for title, rows in sections.items() if rows)
+
+
+def _model_rows(shown: Json) -> list[tuple[str, str]]:
+    facts, details = record(shown, "model_info"), record(shown, "details")
+    architecture = text(facts, "general.architecture") or text(details, "family")
+    context = number(facts, f"{architecture}.context_length")
+    embedding = number(facts, f"{architecture}.embedding_length")
+    rows = [
+        ("architecture", architecture),
+        ("parameters", text(details, "parameter_size")),
+        ("context length", str(int(context)) if context else ""),
+        ("embedding length", str(int(embedding)) if embedding else ""),
+        ("quantization", text(details, "quantization_level")),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _parameter_rows(lines: str) -> list[tuple[str, str]]:
+    pairs = [line.split(maxsplit=1) for line in lines.splitlines()]
+    return [(pair[0], pair[1] if len(pair) > 1 else "") for pair in pairs if pair]
+
+
+def _first_lines(words: str) -> list[str]:
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    return [*lines[:2], "..."] if len(lines) > 2 else lines
+
+
+def _short(value: object) -> str:
+    words = json.dumps(value, ensure_ascii=False)
+    return words if len(words) <= 80 else f"{words[:77]}..."
+
+
+def _section(title: str, rows: list[tuple[str, str]]) -> str:
+    width = max(len(row[0]) for row in rows)
+    lines = "".join(f"    {name.ljust(width)}    {value}".rstrip() + "\n" for name, value in rows)
+    return f"  {title}\n{lines}\n"
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))

@@ -1,0 +1,90 @@
+"""A server for the length of one command, where none is running.
+
+The child tells its address by one line on its standard output and ends when its standard input
+does, so it goes with this process however that ends, `kill -9` included.
+"""
+
+import contextlib
+import json
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Generator
+from dataclasses import replace
+from typing import IO
+
+from localrun.cli.client import Client, NoServer, find_server
+from localrun.config import Settings, child_environment
+from localrun.errors import LocalrunError
+
+_START_S = 30.0
+_STOP_S = 10.0
+
+
+@contextlib.contextmanager
+def connect(settings: Settings) -> Generator[Client, None, None]:
+    """The running server, or a private one that ends with the block.
+
+    Raises:
+        LocalrunError: If a private server cannot be started; it has the child's last words.
+    """
+    try:
+        client = find_server(settings)
+    except NoServer as foreign:
+        print(f"{foreign.message}; using a private server", file=sys.stderr)
+        client = None
+    if client is not None:
+        yield client
+        return
+    with _private_server() as private:
+        yield private
+
+
+@contextlib.contextmanager
+def _private_server() -> Generator[Client, None, None]:
+    key = secrets.token_urlsafe(16)
+    command = [sys.executable, "-m", "localrun", "serve", "--private"]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=child_environment(LOCALRUN_API_KEYS=key),
+            start_new_session=True,  # Ctrl-C is ours to handle
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            client = _wait_ready(process.stdout, log)
+            yield replace(client, key=key)
+        finally:
+            process.stdin.close()
+            _end(process)
+            process.stdout.close()
+
+
+def _wait_ready(stdout: IO[bytes], log: IO[bytes]) -> Client:
+    lines: list[bytes] = []
+    reader = threading.Thread(target=lambda: lines.append(stdout.readline()), daemon=True)
+    reader.start()
+    reader.join(_START_S)
+    try:
+        told = json.loads(lines[0])
+        return Client(str(told["host"]), int(told["port"]))
+    except (IndexError, ValueError, KeyError, TypeError) as error:
+        log.seek(0)
+        words = log.read().decode("utf-8", "replace").strip().splitlines()[-20:]
+        raise LocalrunError(
+            "a private server could not be started", hint="\n".join(words)
+        ) from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

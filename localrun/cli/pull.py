@@ -1,0 +1,96 @@
+"""`pull`, and the progress of a pull that other commands need too."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from localrun.cli.client import Client
+from localrun.cli.private import connect
+from localrun.cli.progress import Progress
+from localrun.cli.tables import size_text, table
+from localrun.cli.wire import Json, array, number, text
+from localrun.config import Settings, load_settings
+from localrun.errors import PullFailed
+
+
+@click.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print the server's records, one a line.")
+def pull(name: str, *, as_json: bool) -> None:
+    """Fetch a model.
+
+    NAME is a name of the catalog (llama3.2, qwen3:4b), a repository of the Hub (hf.co/user/repo,
+    hf.co/user/repo:Q4_K_M) or a local .gguf file.
+    """
+    settings = load_settings()
+    with connect(settings) as client:
+        if as_json:
+            for event in _events(client, name, settings):
+                print(json.dumps(event, ensure_ascii=False), flush=True)
+        else:
+            pull_model(client, name, settings)
+
+
+def pull_model(client: Client, name: str, settings: Settings) -> None:
+    """Fetch a model through the server and show the progress.
+
+    Raises:
+        LocalrunError: What the server said.
+    """
+    done = False
+    with Progress() as progress:
+        for event in _events(client, name, settings):
+            _show(event, progress)
+            done = text(event, "status") == "success"
+    if not done:
+        raise PullFailed(
+            f"the pull of '{name}' ended early", hint=f"localrun pull {name}  goes on from there"
+        )
+
+
+def _events(client: Client, name: str, settings: Settings) -> Iterator[Json]:
+    headers: dict[str, str] = {}
+    if _is_file(name):
+        name = str(Path(name).expanduser().resolve())
+        headers["X-Localrun-Local"] = _token(settings)
+    return client.stream("/api/pull", {"model": name}, headers=headers)
+
+
+def _is_file(name: str) -> bool:
+    return name.lower().endswith(".gguf") and Path(name).expanduser().is_file()
+
+
+def _token(settings: Settings) -> str:
+    """What proves to the server that we may read this user's files."""
+    try:
+        return (settings.home / "cli-token").read_text("ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _show(event: Json, progress: Progress) -> None:
+    status, digest, total = text(event, "status"), text(event, "digest"), number(event, "total")
+    if digest and total:
+        progress.transfer(status, digest, int(total), int(number(event, "completed")))
+    elif status and not digest:
+        progress.status(status)
+    if rows := array(event, "plan"):
+        progress.note(plan_table(rows))
+    if hint := text(event, "hint"):
+        progress.note(hint)
+
+
+def plan_table(rows: list[Json]) -> str:
+    """Every candidate of a choice, the chosen one marked, each with its reason."""
+    cells = [
+        (
+            "★" if row.get("chosen") else " ",
+            text(row, "quantization") or text(row, "label"),
+            size_text(number(row, "n_bytes")),
+            text(row, "reason"),
+        )
+        for row in rows
+    ]
+    return table(("", "QUANTIZATION", "SIZE", "VERDICT"), cells)
