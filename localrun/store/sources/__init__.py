@@ -1,0 +1,1 @@
+"""Where models come from: the Hub, a Python package, a local file."""
