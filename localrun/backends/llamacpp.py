@@ -1,0 +1,281 @@
+"""The runner child: frames out, frames in, each delta to the request that waits for it.
+
+One frame a step carries the deltas of all requests. A request's consumer is woken once however many
+parts came meanwhile, and no task is made per token.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import assert_never
+
+import msgspec
+
+from localrun.backends.base import Job, Part, Refused, RunnerEvents
+from localrun.errors import LocalrunError, RunnerFailed
+from localrun.messages import (
+    TOKENS_PER_FRAME,
+    Cancel,
+    Credit,
+    Failed,
+    Load,
+    Loaded,
+    LoadFailed,
+    MemoryAsked,
+    MemoryGranted,
+    MemoryRefused,
+    RunnerAnswer,
+    RunnerReady,
+    Stats,
+    Step,
+    Submit,
+    Tokens,
+    decode_runner_answer,
+    encode,
+    error_of,
+)
+from localrun.system.spawn import Child, start_child
+
+RUNNER_MODULE = "localrun.runner"
+
+_CREDIT_STEP_BYTES = 8 << 10
+_PIECE_BYTES = 4 * TOKENS_PER_FRAME
+_LAST_WORDS = 3
+
+_log = logging.getLogger("localrun.runner")
+
+
+class LlamaCompletion:
+    """Parts of one request, from the runner's frames to the task that answers the client."""
+
+    __slots__ = ("_error", "_id", "_parts", "_runner", "_uncredited", "_waiter", "is_over")
+
+    def __init__(self, runner: "LlamaRunner", request_id: int) -> None:
+        self._runner, self._id = runner, request_id
+        self._parts: list[Part] = []
+        self._error: LocalrunError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._uncredited = 0
+        self.is_over = False
+
+    async def next(self) -> list[Part]:
+        """Wait for what has come since the last call, at least one part, in order.
+
+        Raises:
+            LocalrunError: If the request failed; there is no end then.
+        """
+        if not self._parts and self._error is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self._parts:
+            parts, self._parts = self._parts, []
+            return parts
+        assert self._error is not None
+        raise self._error
+
+    def taken(self, n_bytes: int) -> None:
+        """The client has taken so many bytes of text; told to the runner in larger steps."""
+        self._uncredited += n_bytes
+        if self._uncredited >= _CREDIT_STEP_BYTES and not self.is_over:
+            self._runner.send(Credit(self._id, self._uncredited))
+            self._uncredited = 0
+
+    def close(self) -> None:
+        """No more is wanted; cancels the request if it has not ended."""
+        self._runner.forget(self._id, cancel=not self.is_over)
+
+    def push(self, part: Part, *, is_end: bool = False) -> None:
+        """Add a part and wake the consumer."""
+        self._parts.append(part)
+        self.is_over = self.is_over or is_end
+        self._wake()
+
+    def fail(self, error: LocalrunError) -> None:
+        """End with an error, after the parts that are there already."""
+        if not self.is_over:
+            self._error, self.is_over = error, True
+            self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class LlamaRunner:
+    """The parent's side of one `python -m localrun.runner`."""
+
+    def __init__(self, events: RunnerEvents) -> None:
+        self._events = events
+        self._child: Child | None = None
+        self._running: dict[int, LlamaCompletion] = {}
+        self._next_request = 1
+        self._asked_to_stop = False
+        self._gone: LocalrunError | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._alive.pid
+
+    @property
+    def _alive(self) -> Child:
+        assert self._child is not None, "the child has been started"
+        return self._child
+
+    async def start(self, env: Mapping[str, str], module: str = RUNNER_MODULE) -> None:
+        """Start the process; frames may be sent at once, it reads them when it is up.
+
+        Raises:
+            RunnerFailed: If the process cannot be started.
+        """
+        try:
+            self._child = await start_child(
+                module, env=env, on_frame=self._on_frame, on_exit=self._on_exit
+            )
+        except OSError as error:
+            raise RunnerFailed(f"a runner cannot be started: {error}") from error
+
+    def load(self, load: Load) -> None:
+        """Have it load a model; called once."""
+        self.send(load)
+
+    def answer_memory(self, ask: int, refused: Refused | None = None) -> None:
+        """Answer a `MemoryAsked`: yes, or no with the reason."""
+        if refused is None:
+            self.send(MemoryGranted(ask))
+        else:
+            self.send(MemoryRefused(ask, refused.needed_bytes, refused.free_bytes, refused.device))
+
+    def complete(self, job: Job) -> LlamaCompletion:
+        """Begin to complete a prompt: its tokens in pieces, so that a cancel overtakes them."""
+        request_id = self._next_request
+        self._next_request += 1
+        completion = LlamaCompletion(self, request_id)
+        if self._gone is not None:
+            completion.fail(self._gone)
+            return completion
+        self._running[request_id] = completion
+        tokens = job.tokens
+        frames = [
+            encode(Tokens(request_id, tokens[at : at + _PIECE_BYTES]))
+            for at in range(0, len(tokens), _PIECE_BYTES)
+        ]
+        frames.append(
+            encode(
+                Submit(
+                    request_id,
+                    len(tokens) // 4,
+                    job.scope,
+                    job.sampling,
+                    job.stop,
+                    job.n_predict,
+                    job.n_ctx,
+                    job.deterministic,
+                )
+            )
+        )
+        self._alive.send_bulk(request_id, frames)
+        return completion
+
+    def stop(self) -> None:
+        """Close its input: it leaves, whatever it is doing."""
+        self._asked_to_stop = True
+        self._alive.close_input()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._asked_to_stop = True
+        self._alive.kill()
+
+    async def closed(self, timeout_s: float) -> None:
+        """Wait until it is gone; it is killed after `timeout_s` seconds."""
+        await self._alive.wait(timeout_s)
+
+    def send(self, message: "Load | MemoryGranted | MemoryRefused | Cancel | Credit") -> None:
+        """Send a small message now."""
+        self._alive.send(encode(message))
+
+    def forget(self, request_id: int, *, cancel: bool) -> None:
+        """Drop a request; what the runner still says about it is ignored."""
+        if self._running.pop(request_id, None) is not None and cancel:
+            self._alive.drop_bulk(request_id)
+            self.send(Cancel(request_id))
+
+    # ── from the child ────────────────────────────────────────────────────────────────────────
+
+    def _on_frame(self, body: bytes) -> None:
+        try:
+            message = decode_runner_answer(body)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            _log.error("runner %s sent a broken frame: %s", self.pid, error)
+            self._alive.kill()
+            return
+        if type(message) is Step:  # the hot path: once a step
+            self._fan_out(message)
+        else:
+            self._take(message)
+
+    def _fan_out(self, step: Step) -> None:
+        running = self._running
+        for delta in step.deltas:
+            if (completion := running.get(delta.request_id)) is not None:
+                completion.push(delta)
+        for end in step.ends:
+            if (completion := running.pop(end.request_id, None)) is not None:
+                completion.push(end, is_end=True)
+
+    def _take(self, message: RunnerAnswer) -> None:
+        match message:
+            case Step():
+                self._fan_out(message)
+            case Failed(request_id, code, text, hint, facts):
+                if (completion := self._running.pop(request_id, None)) is not None:
+                    completion.fail(error_of(code, text, hint, facts))
+            case Loaded():
+                self._events.loaded(message)
+            case LoadFailed(code, text, hint):
+                self._events.load_failed(error_of(code, text, hint))
+            case MemoryAsked():
+                self._events.memory_asked(message)
+            case RunnerReady() | Stats():
+                pass
+            case _:
+                assert_never(message)
+
+    def _on_exit(self, status: int, last_words: str) -> None:
+        error = self._gone = RunnerFailed(_obituary(status, last_words))
+        if not self._asked_to_stop:
+            _log.error("%s\n%s", error.message, last_words)
+        running, self._running = self._running, {}
+        for completion in running.values():
+            completion.fail(error)
+        self._events.exited(error)
+
+
+class StartLlama:
+    """Starts runner children in one environment."""
+
+    def __init__(self, env: Mapping[str, str], module: str = RUNNER_MODULE) -> None:
+        self._env, self._module = env, module
+
+    async def __call__(self, events: RunnerEvents) -> LlamaRunner:
+        """Start a bare runner.
+
+        Raises:
+            RunnerFailed: If the process cannot be started.
+        """
+        runner = LlamaRunner(events)
+        await runner.start(self._env, self._module)
+        return runner
+
+
+def _obituary(status: int, last_words: str) -> str:
+    """How the process ended, and the last it said."""
+    how = f"signal {-status}" if status < 0 else f"exit status {status}"
+    lines = [line.strip() for line in last_words.splitlines() if line.strip()][-_LAST_WORDS:]
+    said = f": {' | '.join(lines)}" if lines else ""
+    return f"model runner has unexpectedly stopped ({how}){said}"
