@@ -1,7 +1,7 @@
 """Blobs: files named by their content, and the one place where a digest becomes a path.
 
-Layout, Ollama's: `blobs/sha256-<64 hex>`. What is on its way is kept apart, in `partial/`, and what
-did not have its promised content in `quarantine/`, so that nothing half-done ever has a blob's name.
+Layout, Ollama's: `blobs/sha256-<64 hex>`. What is on its way is kept apart in `partial/`, and what
+did not have its promised content in `quarantine/`: nothing half-done ever has a blob's name.
 """
 
 import contextlib
