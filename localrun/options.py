@@ -60,7 +60,9 @@ class Options:
     deterministic: bool = False
 
 
-_KINDS = {f.name: str(f.type) for f in fields(Options)}
+_KINDS = {
+    f.name: f.type.__name__ if isinstance(f.type, type) else str(f.type) for f in fields(Options)
+}
 _RANGES: dict[str, tuple[float, float]] = {
     "num_ctx": (4, 1 << 24),
     "num_batch": (1, 1 << 16),

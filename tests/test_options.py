@@ -1,0 +1,87 @@
+"""Options are read as Ollama reads them."""
+
+import math
+from dataclasses import asdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from localrun.errors import InvalidOption
+from localrun.options import Options, merge_options
+
+
+def test_defaults_are_ollamas() -> None:
+    options = Options()
+    assert (options.temperature, options.top_k, options.top_p) == (0.8, 40, 0.9)
+    assert (options.repeat_penalty, options.repeat_last_n, options.num_keep) == (1.0, 64, 4)
+    assert (options.num_predict, options.seed, options.num_gpu) == (-1, -1, -1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "value"),
+    [
+        ({"num_ctx": 8192}, "num_ctx", 8192),
+        ({"num_ctx": 8192.9}, "num_ctx", 8192),
+        ({"temperature": 1}, "temperature", 1.0),
+        ({"temperature": None}, "temperature", 0.8),
+        ({"use_mmap": False}, "use_mmap", False),
+        ({"stop": ["a", ""]}, "stop", ("a",)),
+        ({"seed": -(1 << 63)}, "seed", -(1 << 63)),
+        ({"mirostat": 2, "nonsense": "x"}, "top_k", 40),
+    ],
+)
+def test_value_is_taken(changes: dict[str, object], name: str, value: object) -> None:
+    assert getattr(merge_options(Options(), changes), name) == value
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_ctx": "8192"}, 'option "num_ctx" must be of type integer'),
+        ({"num_ctx": True}, 'option "num_ctx" must be of type integer'),
+        ({"num_ctx": 3}, 'option "num_ctx" must be between 4 and'),
+        ({"temperature": "hot"}, 'option "temperature" must be of type float32'),
+        ({"temperature": math.inf}, 'option "temperature" must be a finite number'),
+        ({"temperature": math.nan}, 'option "temperature" must be a finite number'),
+        ({"temperature": -0.1}, 'option "temperature" must be between 0 and'),
+        ({"use_mmap": 1}, 'option "use_mmap" must be of type boolean'),
+        ({"stop": "a"}, 'option "stop" must be of an array of strings'),
+        ({"stop": ["a", 1]}, 'option "stop" must be of an array of strings'),
+        ({"stop": ["a"] * 65}, 'option "stop" takes at most 64 strings'),
+        ({"stop": ["é" * 2049]}, "of 4096 bytes"),
+        ({"seed": 1 << 64}, 'option "seed" must be between'),
+    ],
+)
+def test_wrong_value_is_refused_by_name(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidOption, match=message.replace("(", r"\(")):
+        merge_options(Options(), changes)
+
+
+def test_no_changes_keep_the_very_object() -> None:
+    base = Options(top_k=3)
+    assert merge_options(base, {"unknown": 1}) is base
+
+
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.text(max_size=5), max_size=3),
+)
+
+
+@given(st.dictionaries(st.sampled_from([*asdict(Options()), "other"]), values, max_size=4))
+def test_merge_gives_typed_values_or_an_invalid_option(changes: dict[str, object]) -> None:
+    try:
+        merged = merge_options(Options(), changes)
+    except InvalidOption:
+        return
+    for name, default in asdict(Options()).items():
+        value = getattr(merged, name)
+        if changes.get(name) is None:
+            assert value == default
+        elif default is not None:
+            assert type(value) is type(default)
