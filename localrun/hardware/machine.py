@@ -1,14 +1,12 @@
 """What a machine has: the values that the probe fills in and the planner reads. Pure."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, TypeAlias
 
-Vendor: TypeAlias = Literal["nvidia", "amd", "apple"]
+Vendor: TypeAlias = Literal["nvidia", "amd", "apple", "other"]
 
 EIGHT_GB = 7_600_000_000
 """Bytes from which a card counts as one of 8 GB: drivers keep up to 5 % for themselves."""
-
-_ENGINE_NAMES = {"nvidia": "CUDA", "amd": "ROCm", "apple": "Metal"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +22,7 @@ class Gpu:
         driver: Version of the driver, empty if unknown.
         compute_capability: Such as `8.6`; NVIDIA only.
         is_unified: Its memory is the machine's RAM.
+        device: What llama.cpp calls it, such as `CUDA0`; see `with_engine`.
     """
 
     index: int
@@ -34,11 +33,7 @@ class Gpu:
     driver: str = ""
     compute_capability: str = ""
     is_unified: bool = False
-
-    @property
-    def device(self) -> str:
-        """What llama.cpp calls it, such as `CUDA0`."""
-        return f"{_ENGINE_NAMES[self.vendor]}{self.index}"
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +86,9 @@ class Machine:
 
     def to_json(self) -> dict[str, object]:
         """All facts and the verdict, for `--json`."""
-        gpus = [asdict(gpu) | {"device": gpu.device} for gpu in self.gpus]
-        return asdict(self) | {
-            "gpus": gpus,
-            "has_8gb_gpu": self.has_8gb_gpu,
-            "verdict_8gb": self.verdict_8gb,
-        }
+        facts: dict[str, object] = asdict(self)
+        facts["has_8gb_gpu"], facts["verdict_8gb"] = self.has_8gb_gpu, self.verdict_8gb
+        return facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +135,32 @@ class EngineBuild:
     def has_cpu_feature(self, feature: str) -> bool:
         """Whether its CPU part was built for this feature and finds it here."""
         return f"{feature.upper()} = 1" in self.system_info.upper()
+
+
+def with_engine(machine: Machine, engine: EngineBuild) -> Machine:
+    """The machine with those GPUs only that the engine sees, under the engine's names.
+
+    The drivers number GPUs by bus and see all of them; the engine has its own order and may have
+    been told to see fewer. Where both know a GPU, the driver's numbers hold, as they are fresher.
+    """
+    left = list(machine.gpus)
+    gpus: list[Gpu] = []
+    for index, device in enumerate(engine.gpus if engine.uses_gpu else ()):
+        known = next((gpu for gpu in left if gpu.name == device.description), None)
+        if known is None:
+            known = _unknown_gpu(index, device)
+        else:
+            left.remove(known)
+        gpus.append(replace(known, index=index, device=device.name))
+    return replace(machine, gpus=tuple(gpus))
+
+
+def _unknown_gpu(index: int, device: EngineDevice) -> Gpu:
+    return Gpu(
+        index=index,
+        name=device.description or device.name,
+        vendor="apple" if device.name.startswith(("Metal", "MTL")) else "other",
+        total_bytes=device.total_bytes,
+        free_bytes=device.free_bytes,
+        is_unified=device.kind == "igpu" or device.name.startswith(("Metal", "MTL")),
+    )
