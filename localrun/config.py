@@ -55,6 +55,7 @@ class Settings:
         hf_endpoint: Address of the Hub or a mirror; empty is the Hub's own.
         hf_offline: Never ask the Hub.
         catalog: The user's own `models.toml`, if there is one.
+        nvml_library: Another NVML than the system's.
         no_history: Keep no history of the prompt.
         sources: Where each value that is not a default came from; see `origin`.
     """
@@ -79,6 +80,7 @@ class Settings:
     hf_endpoint: str = ""
     hf_offline: bool = False
     catalog: Path | None = None
+    nvml_library: Path | None = None
     no_history: bool = False
     sources: Mapping[str, str] = dataclass_field(default_factory=dict[str, str])
 
@@ -266,6 +268,7 @@ SETTINGS = (
             "address of the Hub or of a mirror", ("HF_ENDPOINT",)),
     Setting("hf_offline", "hf_offline", _flag, "off", "never ask the Hub", ("HF_HUB_OFFLINE",)),
     _ours("catalog", _path, "~/.localrun/models.toml", "your own catalog of models"),
+    _ours("nvml_library", _path, "the driver's", "another NVML to ask for NVIDIA GPUs"),
     Setting("no_history", "nohistory", _flag, "off", "keep no history of prompts",
             ("OLLAMA_NOHISTORY",)),
 )  # fmt: skip

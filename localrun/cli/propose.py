@@ -8,10 +8,9 @@ from urllib.parse import urlsplit
 import click
 
 from localrun.cli.client import Client
-from localrun.cli.probe import ask_engine
 from localrun.cli.tables import size_text
 from localrun.cli.wire import array, text, words
-from localrun.config import Settings
+from localrun.config import Settings, child_environment
 from localrun.hardware.budget import Budget, budget_of
 
 EMBEDDED_DEFAULT = "smollm2:135m"
@@ -85,11 +84,12 @@ def choose_model(client: Client, settings: Settings) -> str:
 
 
 def _ask(settings: Settings) -> str:
-    from localrun.hardware.probe import probe
+    from localrun.hardware.probe import describe_engine, probe
 
+    uses_gpu = describe_engine(child_environment()).uses_gpu
+    machine = probe(nvml_library=settings.nvml_library)
     overhead = settings.gpu_overhead_bytes
-    uses_gpu = ask_engine().uses_gpu
-    budget = budget_of(probe(), overhead_bytes=overhead, engine_uses_gpu=uses_gpu)
+    budget = budget_of(machine, overhead_bytes=overhead, engine_uses_gpu=uses_gpu)
     proposal = propose(budget)
     if proposal is None:
         return EMBEDDED_DEFAULT

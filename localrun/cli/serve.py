@@ -20,7 +20,11 @@ def _epilog() -> str:
         ollama = next((f"; or {name}" for name in setting.other), "")
         facts = f"{setting.meaning} [{setting.default}{ollama}]"
         lines.append(f"  {setting.variable.ljust(width)}  {facts}")
-    heads = "Environment (a flag wins; ~/.localrun/config.toml holds the same in lower case):"
+    heads = "Environment (a flag wins; config.toml in LOCALRUN_HOME holds the same in lower case):"
+    lines += [
+        f"  {'LOCALRUN_HOME'.ljust(width)}  where all of ours lies [~/.localrun]",
+        f"  {'LOCALRUN_CONFIG'.ljust(width)}  another config.toml [config.toml in LOCALRUN_HOME]",
+    ]
     return "\b\n" + "\n".join([heads, *lines])
 
 
