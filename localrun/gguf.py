@@ -210,7 +210,7 @@ class _Cursor:
                 while n:
                     at += 8 + unpack(buffer, at)[0]
                     n -= 1
-            except struct.error:
+            except (struct.error, OverflowError):  # a length beyond the buffer, or beyond reason
                 self._fill(at + 8)
         if at > len(buffer):
             self._fill(at)

@@ -19,8 +19,23 @@ import psutil
 import pynvml as _pynvml
 
 from localrun.hardware import linux
+from localrun.hardware.advice import Advice, advise
 from localrun.hardware.linux import Cores, Memory
-from localrun.hardware.machine import EngineBuild, EngineDevice, Gpu, Machine
+from localrun.hardware.machine import EngineBuild, EngineDevice, Gpu, Machine, with_engine
+
+__all__ = [
+    "Advice",
+    "EngineBuild",
+    "Gpu",
+    "Machine",
+    "advise",
+    "apple_gpu",
+    "describe_engine",
+    "probe",
+    "process_rss_bytes",
+    "read_description",
+    "with_engine",
+]
 
 DESCRIBE_TIMEOUT_S = 30.0
 """A first CUDA start on a slow disk takes seconds; more than this is a hang."""
