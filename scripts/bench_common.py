@@ -143,7 +143,9 @@ class BareLoop:
                 at += 1
             rows.append(at - 1)
         self._decode(at)
-        drawn = [low.llama_sampler_sample(c, self.context, r) for c, r in zip(chains, rows, strict=True)]
+        drawn = [
+            low.llama_sampler_sample(c, self.context, r) for c, r in zip(chains, rows, strict=True)
+        ]
         prefilled = time.perf_counter()
         piece = ctypes.create_string_buffer(64)
         for step in range(n_tokens - 1):

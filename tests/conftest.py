@@ -1,0 +1,35 @@
+"""What the whole suite shares: the real small model of the slow tests."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from localrun.config import child_environment
+from localrun.names import parse_name
+from localrun.store.library import Library
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL_HOME = ROOT / ".cache" / "test-home"
+"""Kept between runs: the real model is fetched once."""
+
+
+@pytest.fixture(scope="session")
+def real_home() -> Path:
+    """A home folder whose store holds the embedded default model, `smollm2:135m`."""
+    REAL_HOME.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        [sys.executable, "-m", "localrun", "pull", "smollm2:135m"],
+        env=child_environment(LOCALRUN_HOME=str(REAL_HOME)),
+        check=True,
+        timeout=300,
+        cwd=ROOT,
+    )
+    return REAL_HOME
+
+
+@pytest.fixture(scope="session")
+def smollm2(real_home: Path) -> Path:
+    """The GGUF file of `smollm2:135m`."""
+    return Library(real_home / "models").get(parse_name("smollm2:135m")).model_paths[0]
