@@ -50,7 +50,7 @@ class Bar:
         share = self.completed / self.total if self.total else 0.0
         before = f"{self.label}: {share:4.0%} "
         after = f" {self._figures()}"
-        room = width - len(before) - len(after) - 3
+        room = width - len(before) - len(after) - 2
         if room < 4:
             return (before + after)[:width]
         full = int(share * room)

@@ -86,7 +86,7 @@ def plan_table(rows: list[Json]) -> str:
     """Every candidate of a choice, the chosen one marked, each with its reason."""
     cells = [
         (
-            "★" if row.get("chosen") else " ",
+            "★" if row.get("is_chosen") or row.get("chosen") else " ",
             text(row, "quantization") or text(row, "label"),
             size_text(number(row, "n_bytes")),
             text(row, "reason"),
