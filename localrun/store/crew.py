@@ -1,0 +1,40 @@
+"""How many connections a transfer should have: more, as long as more of them bring more."""
+
+from collections.abc import Callable
+from time import monotonic
+
+_FIRST, _MOST = 2, 8
+_LOOK_S = 0.5
+_WORTH_IT = 1.1
+
+
+class Crew:
+    """Decides by measured speed; asked every few hundredths of a second.
+
+    Args:
+        n_parts: Parts that are left; no more connections than these.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, n_parts: int, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._most = min(_MOST, n_parts)
+        self._wanted = min(_FIRST, self._most)
+        self._looked_at, self._completed = clock(), -1
+        self._best_rate = 0.0
+        self._is_settled = False
+
+    def wanted(self, completed: int) -> int:
+        """How many connections there should be now that `completed` bytes are here."""
+        now = self._clock()
+        if self._completed < 0:
+            self._looked_at, self._completed = now, completed
+        elif not self._is_settled and now - self._looked_at >= _LOOK_S:
+            rate = (completed - self._completed) / (now - self._looked_at)
+            self._looked_at, self._completed = now, completed
+            if rate > self._best_rate * _WORTH_IT:
+                self._best_rate = rate
+                self._wanted = min(2 * self._wanted, self._most)
+            elif self._best_rate:
+                self._is_settled = True
+        return self._wanted
