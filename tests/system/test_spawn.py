@@ -279,8 +279,14 @@ def test_a_child_whose_parent_died_before_it_asked_leaves_by_itself() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fakes.child", "stuck"]
-            + ["--frames-fd", str(theirs.fileno())],
+            [
+                sys.executable,
+                "-m",
+                "tests.fakes.child",
+                "stuck",
+                "--frames-fd",
+                str(theirs.fileno()),
+            ],
             pass_fds=(theirs.fileno(),),
             env=ENV,
             cwd=ROOT,
