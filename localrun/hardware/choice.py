@@ -153,7 +153,9 @@ def plain_quantization(text: str) -> str:
     for ending in ("_XXL", "_XL", "_L"):
         if kind.endswith(ending) and kind != "Q3_K_L":
             kind = kind.removesuffix(ending)
-    return kind + "_M" if kind in ("Q3_K", "Q4_K", "Q5_K") else kind
+    if kind in ("Q3_K", "Q4_K", "Q5_K"):
+        return kind + "_M"
+    return "Q8_0" if kind == "Q8_K" else kind
 
 
 # ── one candidate ─────────────────────────────────────────────────────────────────────────────

@@ -24,7 +24,7 @@ from localrun.hardware.budget import CPU, MIB, Budget, GpuBudget
 GPU_CONTEXTS = (32768, 16384, 8192, 4096)
 CPU_CONTEXTS = (8192, 4096)
 COMFORTABLE_CONTEXT = 8192
-"""Above this a smaller window is preferred to a quantized KV cache, below it is not."""
+"""On a GPU, above this a smaller window is preferred to a quantized KV cache, below it is not."""
 
 N_BATCH, N_UBATCH, N_UBATCH_SHORT = 2048, 512, 128
 MAX_KEPT, MAX_SEQUENCES = 64, 256
@@ -219,8 +219,9 @@ def _shapes(case: _Case, ladder: Sequence[int]) -> list[_Shape]:
     """Context, KV type and graph size in order of preference, each with its smallest pool."""
     info, wish = case.info, case.wish
     contexts, types = _contexts(info, wish, ladder), _kv_types(info, wish)
-    wide = [n for n in contexts if n > COMFORTABLE_CONTEXT]
-    narrow = [n for n in contexts if n <= COMFORTABLE_CONTEXT]
+    comfortable = COMFORTABLE_CONTEXT if ladder is GPU_CONTEXTS else contexts[-1]
+    wide = [n for n in contexts if n > comfortable]
+    narrow = [n for n in contexts if n <= comfortable]
     pairs = [(n, types[0]) for n in wide]
     pairs += [(n, kinds) for n in narrow or wide for kinds in types]
     n_slots = max(1, wish.num_parallel)
