@@ -8,7 +8,7 @@ import click
 
 from localrun.cli.client import Client, need_server
 from localrun.cli.completion import complete_model
-from localrun.cli.private import connect
+from localrun.cli.connect import connect
 from localrun.cli.tables import processor_text, size_text, table, time_text, until_text
 from localrun.cli.wire import Json, array, number, record, text, words
 from localrun.config import load_settings

@@ -15,8 +15,8 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import IO
 
-from localrun.cli.client import Client, NoServer, find_server
-from localrun.config import Settings, child_environment
+from localrun.cli.client import Client
+from localrun.config import child_environment
 from localrun.errors import LocalrunError
 
 _START_S = 30.0
@@ -24,26 +24,12 @@ _STOP_S = 10.0
 
 
 @contextlib.contextmanager
-def connect(settings: Settings) -> Generator[Client, None, None]:
-    """The running server, or a private one that ends with the block.
+def private_server() -> Generator[Client, None, None]:
+    """Start a server on a free port and end it with the block.
 
     Raises:
-        LocalrunError: If a private server cannot be started; it has the child's last words.
+        LocalrunError: If it does not start; the hint has the child's last words.
     """
-    try:
-        client = find_server(settings)
-    except NoServer as foreign:
-        print(f"{foreign.message}; using a private server", file=sys.stderr)
-        client = None
-    if client is not None:
-        yield client
-        return
-    with _private_server() as private:
-        yield private
-
-
-@contextlib.contextmanager
-def _private_server() -> Generator[Client, None, None]:
     key = secrets.token_urlsafe(16)
     command = [sys.executable, "-m", "localrun", "serve", "--private"]
     with tempfile.TemporaryFile() as log:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from localrun.cli.client import Client
-from localrun.cli.private import connect
+from localrun.cli.connect import connect
 from localrun.cli.progress import Progress
 from localrun.cli.tables import size_text, table
 from localrun.cli.wire import Json, array, number, text

@@ -11,7 +11,7 @@ import click
 
 from localrun.cli.client import Client
 from localrun.cli.completion import complete_model
-from localrun.cli.private import connect
+from localrun.cli.connect import connect
 from localrun.cli.progress import Progress
 from localrun.cli.pull import pull_model
 from localrun.cli.wire import Json, number, record, text

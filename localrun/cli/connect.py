@@ -1,0 +1,30 @@
+"""The server that a command talks to: the running one, or a private one for its own length."""
+
+import contextlib
+import sys
+from collections.abc import Generator
+
+from localrun.cli.client import Client, NoServer, find_server
+from localrun.config import Settings
+
+
+@contextlib.contextmanager
+def connect(settings: Settings) -> Generator[Client, None, None]:
+    """The running server, or a private one that ends with the block.
+
+    Raises:
+        LocalrunError: If a private server cannot be started.
+    """
+    try:
+        client = find_server(settings)
+    except NoServer as foreign:
+        print(f"{foreign.message}; using a private server", file=sys.stderr)
+        client = None
+    if client is not None:
+        yield client
+        return
+    # Only here: what starts a process costs a tenth of `localrun list` to import.
+    from localrun.cli.private import private_server
+
+    with private_server() as private:
+        yield private
