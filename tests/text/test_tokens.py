@@ -1,0 +1,171 @@
+"""The rule of BOS, and which vocabularies are kept, on a tokenizer of letters."""
+
+from array import array
+from collections.abc import Sequence
+
+import pytest
+
+from localrun.errors import BadRequest
+from localrun.messages import Vocab
+from localrun.text import tokens
+from localrun.text.tokens import ModelText, Vocabularies
+
+BOS, EOS, START = 1, 2, 3
+SPECIAL = {"<s>": BOS, "</s>": EOS, "<|im_start|>": START}
+
+
+class Letters:
+    """One token a letter (its code + 10), three special ones."""
+
+    n_tokens = 10 + 0x110000
+
+    def __init__(
+        self, *, add_bos: bool = True, add_eos: bool = False, spaced: bool = False
+    ) -> None:
+        self.bos, self.eos = BOS, EOS
+        self.add_bos, self.add_eos = add_bos, add_eos
+        self.chat_template: str | None = None
+        self.spaced = spaced
+        self.n_calls = 0
+        self.is_closed = False
+
+    def meta(self, key: str) -> str | None:
+        return {"tokenizer.ggml.model": "llama"}.get(key) if self.spaced else None
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> "array[int]":
+        self.n_calls += 1
+        found = array("i", [BOS] if add_special and self.add_bos else [])
+        while text:
+            name = next((s for s in SPECIAL if text.startswith(s)), "") if parse_special else ""
+            found.append(SPECIAL[name] if name else ord(text[0]) + 10)
+            text = text[len(name) or 1 :]
+        if add_special and self.add_eos:
+            found.append(EOS)
+        return found
+
+    def piece(self, token: int, *, render_special: bool) -> bytes:
+        self.check(token)
+        if token < 10:
+            names = {number: name for name, number in SPECIAL.items()}
+            return names[token].encode() if render_special else b""
+        return chr(token - 10).encode("utf-8", "surrogateescape")
+
+    def token_text(self, token: int) -> str:
+        return self.piece(token, render_special=True).decode()
+
+    def check(self, token: int) -> None:
+        if not 0 <= token < self.n_tokens:
+            raise BadRequest(f"token {token} is not of this vocabulary")
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def letters(text: str) -> list[int]:
+    return [ord(letter) + 10 for letter in text]
+
+
+@pytest.mark.parametrize(
+    ("add_bos", "add_eos", "text", "expected"),
+    [
+        (True, False, "hi", [BOS, *letters("hi")]),
+        (True, False, "<s>hi", [BOS, *letters("hi")]),
+        (True, False, "<s><s>hi", [BOS, BOS, *letters("hi")]),
+        (True, False, " <s>hi", [BOS, *letters(" "), BOS, *letters("hi")]),
+        (False, False, "hi", letters("hi")),
+        (False, False, "<s>hi", [BOS, *letters("hi")]),
+        (True, True, "<s>hi</s>", [BOS, *letters("hi"), EOS]),
+        (True, False, "<|im_start|>x</s>", [BOS, START, *letters("x"), EOS]),
+        (True, False, "", [BOS]),
+    ],
+)
+def test_bos_is_added_where_the_model_wants_it_and_never_twice(
+    add_bos: bool, add_eos: bool, text: str, expected: list[int]
+) -> None:
+    model = ModelText(Letters(add_bos=add_bos, add_eos=add_eos))
+    assert model.prompt_tokens(text).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("add_bos", "context", "expected"),
+    [
+        (True, [], [BOS, *letters("x")]),
+        (True, letters("ab"), [BOS, *letters("abx")]),
+        (True, [BOS, *letters("ab")], [BOS, *letters("abx")]),
+        (False, letters("ab"), letters("abx")),
+    ],
+)
+def test_an_earlier_conversation_stands_in_front_with_one_bos(
+    add_bos: bool, context: list[int], expected: list[int]
+) -> None:
+    model = ModelText(Letters(add_bos=add_bos))
+    text = "<s>x" if add_bos else "x"
+    assert model.continued_tokens(array("i", context), text).tolist() == expected
+
+
+@pytest.mark.parametrize("token", [-1, Letters.n_tokens])
+def test_a_foreign_token_in_a_context_is_refused_before_the_engine_sees_it(token: int) -> None:
+    model = ModelText(Letters())
+    with pytest.raises(BadRequest, match=f"token {token} is not of this vocabulary"):
+        model.continued_tokens(array("i", [token]), "x")
+    with pytest.raises(BadRequest, match=f"token {token} is not of this vocabulary"):
+        model.detokenize(array("i", [token]), render_special=True)
+
+
+@pytest.mark.parametrize(
+    ("spaced", "render_special", "text"),
+    [(False, False, " a b"), (False, True, " a b<|im_start|>"), (True, False, "a b")],
+)
+def test_text_comes_back_without_the_space_that_the_tokenizer_put_before_it(
+    spaced: bool, render_special: bool, text: str
+) -> None:
+    model = ModelText(Letters(spaced=spaced))
+    found = model.detokenize(array("i", [*letters(" a b"), START]), render_special=render_special)
+    assert found == text
+
+
+def test_bytes_that_are_no_text_become_replacement_characters() -> None:
+    model = ModelText(Letters())
+    assert model.detokenize(array("i", [0xDC80 + 10]), render_special=False) == "\ufffd"
+
+
+def test_a_special_token_is_told_from_words() -> None:
+    model = ModelText(Letters())
+    assert model.knows_special("<|im_start|>")
+    assert not model.knows_special("<|start|>")
+    assert not model.knows_special("x")
+
+
+def test_a_prompt_that_comes_again_is_not_tokenized_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MAX_CACHED_PROMPTS", 2)
+    tokenizer = Letters()
+    model = ModelText(tokenizer)
+    for text in ("a", "b", "a", "c", "a"):
+        assert model.prompt_tokens(text).tolist() == [BOS, *letters(text)]
+    assert tokenizer.n_calls == 3
+    model.prompt_tokens("b")
+    assert tokenizer.n_calls == 4
+
+
+def test_a_prompt_longer_than_the_cache_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MAX_CACHED_CHARS", 10)
+    tokenizer = Letters()
+    model = ModelText(tokenizer)
+    for _ in range(2):
+        model.prompt_tokens("x" * 11)
+    assert tokenizer.n_calls == 2
+
+
+def test_the_vocabulary_that_was_not_used_for_longest_is_freed() -> None:
+    loaded: dict[str, Letters] = {}
+
+    def load(paths: Sequence[str]) -> Letters:
+        return loaded.setdefault(paths[0], Letters())
+
+    kept = Vocabularies(load, limit=2)
+    one, two, three = (Vocab(key, (key,)) for key in "123")
+    first = kept.get(one)
+    kept.get(two)
+    assert kept.get(one) is first
+    kept.get(three)
+    assert [key for key, tokenizer in loaded.items() if tokenizer.is_closed] == ["2"]
