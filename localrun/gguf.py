@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from localrun.errors import BadModelFile
-from localrun.modelinfo import MetadataValue, ModelInfo, TensorInfo, model_info
+from localrun.metadata import MetadataValue
+from localrun.modelinfo import ModelInfo, TensorInfo, model_info
 
 __all__ = [
     "ByteReader",

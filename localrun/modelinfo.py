@@ -6,26 +6,11 @@ Source: llama.cpp's `llama_model_base::load_hparams`, `llama_hparams` and `src/m
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TypeAlias
 
 from localrun.errors import BadModelFile
+from localrun.metadata import FILE_TYPES, GUESSED, Keys, MetadataValue
 
-MetadataValue: TypeAlias = "str | int | float | bool | list[MetadataValue] | None"
-"""A metadata value; None stands for an array that was not kept."""
-
-FILE_TYPES = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K",
-    11: "Q3_K_S", 12: "Q3_K_M", 13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S",
-    17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS", 21: "Q2_K_S", 22: "IQ3_XS",
-    23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S", 29: "IQ2_M",
-    30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4_MOE", 39: "NVFP4",
-    40: "Q1_0", 41: "Q2_0",
-}  # fmt: skip
-"""`general.file_type` ids and the names that people know them by."""
-
-_GUESSED = 1024  # llama.cpp's flag on a file type that was guessed from the tensors
 _MAX_LAYERS = 1024
-_MAX_COUNT = 1 << 31
 
 # Architectures with a sliding window: every n-th layer sees everything. Without an entry only a
 # pattern in the file makes one; phi3 carries a window that llama.cpp ignores.
@@ -185,7 +170,7 @@ def model_info(
     Raises:
         BadModelFile: If a value has a type or size that cannot be.
     """
-    keys = _Keys(metadata, array_lengths)
+    keys = Keys(metadata, array_lengths)
     n_layer = max(0, keys.count("block_count") - keys.count("nextn_predict_layers"))
     if n_layer > _MAX_LAYERS:
         raise BadModelFile(f"the file claims {n_layer} layers; no model has so many")
@@ -257,77 +242,7 @@ def spread_weights(info: ModelInfo, n_bytes: int) -> ModelInfo:
     return replace(info, weights_bytes=n_bytes, layer_bytes=layers, is_tied=False)
 
 
-class _Keys:
-    """Typed reading of metadata; keys of the architecture are named without its prefix."""
-
-    def __init__(self, metadata: Mapping[str, MetadataValue], lengths: Mapping[str, int]) -> None:
-        self._metadata, self._lengths = metadata, lengths
-        self.architecture = self.text("general.architecture")
-
-    def value(self, key: str) -> MetadataValue:
-        return self._metadata.get(f"{self.architecture}.{key}")
-
-    def length(self, key: str) -> int:
-        return self._lengths.get(key, 0)
-
-    def text(self, key: str) -> str:
-        value = self._metadata.get(key)
-        return value if isinstance(value, str) else ""
-
-    def flag(self, key: str, *, default: bool) -> bool:
-        value = self.value(key)
-        return value if isinstance(value, bool) else default
-
-    def optional_flag(self, key: str) -> bool | None:
-        value = self._metadata.get(key)
-        return value if isinstance(value, bool) else None
-
-    def token(self, word: str) -> int | None:
-        value = self._metadata.get(f"tokenizer.ggml.{word}_token_id")
-        return value if type(value) is int else None
-
-    def whole_count(self, key: str) -> int:
-        return _count(key, self._metadata.get(key), 0)
-
-    def optional_count(self, key: str) -> int | None:
-        return None if self.value(key) is None else self.count(key)
-
-    def count(self, key: str, default: int = 0) -> int:
-        value = self.value(key)
-        if isinstance(value, list):
-            return self.widest(key)
-        return _count(key, value, default)
-
-    def widest(self, key: str) -> int:
-        value = self.value(key)
-        return (
-            max((_count(key, v, 0) for v in value), default=0)
-            if isinstance(value, list)
-            else (_count(key, value, 0))
-        )
-
-    def per_layer(
-        self, key: str, n_layer: int, *, default: int | tuple[int, ...]
-    ) -> tuple[int, ...]:
-        value = self.value(key)
-        if value is None:
-            return default if isinstance(default, tuple) else (default,) * n_layer
-        if not isinstance(value, list):
-            return (_count(key, value, 0),) * n_layer
-        if len(value) < n_layer:
-            raise BadModelFile(f"{key} has {len(value)} values for {n_layer} layers")
-        return tuple(_count(key, v, 0) for v in value[:n_layer])
-
-
-def _count(key: str, value: MetadataValue, default: int) -> int:
-    if value is None:
-        return default
-    if type(value) is not int or not 0 <= value < _MAX_COUNT:
-        raise BadModelFile(f"{key} is {str(value)[:40]!r}, which is not a count")
-    return value
-
-
-def _kind(keys: _Keys, tensors: Sequence[TensorInfo]) -> str:
+def _kind(keys: Keys, tensors: Sequence[TensorInfo]) -> str:
     said = keys.text("general.type")
     if keys.whole_count("split.no") > 0:
         return "shard"
@@ -342,7 +257,7 @@ def _kind(keys: _Keys, tensors: Sequence[TensorInfo]) -> str:
 
 def _file_type(metadata: Mapping[str, MetadataValue], tensors: Sequence[TensorInfo]) -> str:
     value = metadata.get("general.file_type")
-    if type(value) is int and (name := FILE_TYPES.get(value & ~_GUESSED)):
+    if type(value) is int and (name := FILE_TYPES.get(value & ~GUESSED)):
         return name
     totals: dict[str, int] = {}
     for tensor in tensors:
@@ -350,22 +265,22 @@ def _file_type(metadata: Mapping[str, MetadataValue], tensors: Sequence[TensorIn
     return max(totals, key=lambda kind: totals[kind]) if totals else "unknown"
 
 
-def _n_vocab(keys: _Keys, tensors: Sequence[TensorInfo]) -> int:
+def _n_vocab(keys: Keys, tensors: Sequence[TensorInfo]) -> int:
     if n := keys.length("tokenizer.ggml.tokens") or keys.count("vocab_size"):
         return n
     return next((t.shape[-1] for t in tensors if t.name == "token_embd.weight"), 0)
 
 
-def _is_embedder(keys: _Keys) -> bool:
+def _is_embedder(keys: Keys) -> bool:
     pooled = (keys.optional_count("pooling_type") or 0) > 0
     return pooled or keys.architecture in _EMBEDDERS
 
 
-def _window(keys: _Keys) -> int:
+def _window(keys: Keys) -> int:
     return keys.count("attention.sliding_window", _WINDOWS.get(keys.architecture, 0))
 
 
-def _swa_layers(keys: _Keys, n_layer: int) -> tuple[bool, ...]:
+def _swa_layers(keys: Keys, n_layer: int) -> tuple[bool, ...]:
     arch, pattern = keys.architecture, keys.value("attention.sliding_window_pattern")
     none = (False,) * n_layer
     if arch in _NO_WINDOW or not _window(keys) or (arch == "exaone4" and n_layer != 64):
@@ -383,7 +298,7 @@ def _swa_layers(keys: _Keys, n_layer: int) -> tuple[bool, ...]:
     return tuple(every == 0 or i % every != full_at for i in range(n_layer))
 
 
-def _recurrent_layers(keys: _Keys, n_layer: int, n_head_kv: tuple[int, ...]) -> tuple[bool, ...]:
+def _recurrent_layers(keys: Keys, n_layer: int, n_head_kv: tuple[int, ...]) -> tuple[bool, ...]:
     arch, listed = keys.architecture, keys.value("attention.recurrent_layers")
     if isinstance(listed, list) and len(listed) >= n_layer:
         return tuple(bool(value) for value in listed[:n_layer])
@@ -402,7 +317,7 @@ def _recurrent_layers(keys: _Keys, n_layer: int, n_head_kv: tuple[int, ...]) -> 
     return (False,) * n_layer
 
 
-def _n_recurrent(keys: _Keys, n_embd: int, n_head: tuple[int, ...], head_dim: int) -> int:
+def _n_recurrent(keys: Keys, n_embd: int, n_head: tuple[int, ...], head_dim: int) -> int:
     """f32 elements of state per layer and sequence. Source: `llama_hparams::n_embd_r, n_embd_s`."""
     heads = max(n_head, default=0)
     if size := keys.count("wkv.head_size"):

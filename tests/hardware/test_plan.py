@@ -225,18 +225,20 @@ BUDGETS = st.builds(
 MODELS = st.sampled_from([*PHANTOMS, *ODD_PHANTOMS])
 
 
+def place_or_fail(facts: ModelInfo, room: Budget, wish: Wish) -> Placement | OutOfMemory:
+    try:
+        return place(facts, room, wish)
+    except OutOfMemory as error:
+        return error
+
+
 @settings(max_examples=250, deadline=1000)
 @given(model=MODELS, room=BUDGETS, wish=WISHES)
 def test_a_placement_never_takes_more_than_is_free(model: str, room: Budget, wish: Wish) -> None:
     facts = info(model)
-    try:
-        placement = place(facts, room, wish)
-    except OutOfMemory as caught:
-        error = caught
-    else:
-        error = None
-    if error is not None:
-        assert error.needed_bytes > error.free_bytes
+    placement = place_or_fail(facts, room, wish)
+    if isinstance(placement, OutOfMemory):
+        assert placement.needed_bytes > placement.free_bytes
         return
     assert all(n <= room.free_bytes[name] for name, n in placement.need_bytes.items())
     assert 0 <= placement.n_gpu_layers <= placement.n_layers
@@ -264,9 +266,8 @@ def test_more_memory_never_makes_a_placement_worse(
         ),
     )
     room = replace(room, gpus=room.gpus[:1])
-    try:
-        before = place(info(model), room, Wish())
-    except OutOfMemory:
+    before = place_or_fail(info(model), room, Wish())
+    if isinstance(before, OutOfMemory):
         return
     after = place(info(model), richer, Wish())
     assert after.is_on_gpu >= before.is_on_gpu
