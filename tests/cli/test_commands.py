@@ -141,7 +141,11 @@ def test_pull_shows_the_plan_and_the_error_in_the_stream(run: Run, server: FakeS
         {"quantization": "Q4_K_M", "n_bytes": 4_080_000_000, "reason": "fits", "is_chosen": True},
         {"quantization": "Q8_0", "n_bytes": 7_160_000_000, "reason": "needs 7.5 GiB"},
     ]
-    error: dict[str, Any] = {"error": "gated", "code": "access_denied", "hint": "accept the licence at …"}
+    error: dict[str, Any] = {
+        "error": "gated",
+        "code": "access_denied",
+        "hint": "accept the licence at …",
+    }
     server.pull_events = [{"status": "choosing", "plan": rows}, error]
     done = run("pull", "new")
     assert done.returncode == 1

@@ -95,6 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._json(200, answers[self.path])
 
+    def do_HEAD(self) -> None:
+        self._send(200, b"")
+
     def do_POST(self) -> None:
         body = self._read()
         if self.path == "/api/pull":
