@@ -1,0 +1,197 @@
+"""One request and its one answer: body in, JSON or records out, errors in one place.
+
+A `Call` ends exactly once: with its answer, with an error (as a JSON body, or as the last record of
+a stream that has begun), or silently when the client is gone.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from localrun.errors import BadRequest, Cancelled, LocalrunError
+from localrun.server.wire import dump
+
+if TYPE_CHECKING:
+    from localrun.server.rooms import Rooms
+
+MAX_BODY_BYTES = 32 << 20
+JSON = b"application/json; charset=utf-8"
+PLAIN_JSON = b"application/json"
+NDJSON = b"application/x-ndjson"
+TEXT = b"text/plain; charset=utf-8"
+
+Scope: TypeAlias = dict[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Scope]]
+Send: TypeAlias = Callable[[Scope], Awaitable[None]]
+Handler: TypeAlias = "Callable[[Call], Awaitable[None]]"
+
+_log = logging.getLogger("localrun.server")
+
+
+class BodyTooLarge(BadRequest):
+    """Raised when a request body is longer than `MAX_BODY_BYTES`."""
+
+    code = "body_too_large"
+    status = 413
+
+
+def error_body(error: LocalrunError) -> dict[str, object]:
+    """An error as clients get it: Ollama's `error`, and our code, hint and facts beside it."""
+    body: dict[str, object] = {"error": error.message, "code": error.code}
+    if error.hint:
+        body["hint"] = error.hint
+    return body | error.facts()
+
+
+class Call:
+    """A request being answered. Used by one task.
+
+    Attributes:
+        rooms: What the server consists of.
+        body: The whole request body.
+        has_begun: Bytes of the answer are on their way.
+    """
+
+    __slots__ = ("_content_type", "_send", "body", "ending", "has_begun", "rooms", "scope", "task")
+
+    def __init__(self, scope: Scope, send: Send, rooms: "Rooms") -> None:
+        self.scope, self._send, self.rooms = scope, send, rooms
+        self.body = b""
+        self.has_begun = False
+        self.ending: LocalrunError | None = None
+        self._content_type = NDJSON
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def cache_scope(self) -> str:
+        """Inside which the request's prefixes are shared."""
+        scope: str = self.scope.get("localrun.scope", "local")
+        return scope
+
+    def header(self, name: bytes) -> str:
+        """A request header, empty if there is none; `name` in lower case."""
+        headers: list[tuple[bytes, bytes]] = self.scope["headers"]
+        return next((value.decode("latin-1") for key, value in headers if key == name), "")
+
+    async def json(self, value: object, content_type: bytes = JSON) -> None:
+        """Answer with one JSON object."""
+        await self.answer(200, dump(value), content_type)
+
+    async def answer(
+        self,
+        status: int,
+        body: bytes,
+        content_type: bytes = JSON,
+        headers: Mapping[bytes, bytes] = {},
+    ) -> None:
+        """Answer with a whole body."""
+        self.has_begun = True
+        fields = [(b"content-length", str(len(body)).encode()), *headers.items()]
+        if body:
+            fields.append((b"content-type", content_type))
+        await self._send({"type": "http.response.start", "status": status, "headers": fields})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def write(self, record: bytes) -> None:
+        """Send a record of a stream; the first begins the answer. Waits for a slow client."""
+        if not self.has_begun:
+            self.has_begun = True
+            headers = [(b"content-type", self._content_type)]
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._send({"type": "http.response.body", "body": record, "more_body": True})
+
+    async def finish(self, record: bytes = b"") -> None:
+        """Send the last record of a stream, and end it."""
+        if not self.has_begun:
+            await self.write(record)
+            record = b""
+        await self._send({"type": "http.response.body", "body": record, "more_body": False})
+
+    async def fail(self, error: LocalrunError) -> None:
+        """End with an error, in the form that what has been sent leaves."""
+        if self.has_begun:
+            await self.finish(dump(error_body(error)) + b"\n")
+        else:
+            await self.answer(error.status, dump(error_body(error)), PLAIN_JSON)
+
+    def abort(self, error: LocalrunError) -> None:
+        """Stop answering, from outside: the client is told the error."""
+        self.ending = error
+        if self.task is not None:
+            self.task.cancel()
+
+    def run(self, handler: Handler) -> asyncio.Task[None]:
+        """Answer in a task of its own, which `abort` can stop."""
+        self.task = asyncio.get_running_loop().create_task(self._run(handler))
+        return self.task
+
+    async def _run(self, handler: Handler) -> None:
+        try:
+            await handler(self)
+        except asyncio.CancelledError:
+            if self.ending is None:
+                raise
+            await self._end(self.ending)
+        except LocalrunError as error:
+            await self._end(error)
+        except Exception as error:  # noqa: BLE001 (the last net: a client must not hang)
+            _log.exception("%s %s failed", self.scope["method"], self.scope["path"])
+            await self._end(LocalrunError(f"internal error: {type(error).__name__}"))
+
+    async def _end(self, error: LocalrunError) -> None:
+        self.rooms.counts.failed(error.code)
+        with contextlib.suppress(RuntimeError):  # the answer was complete already
+            await self.fail(error)
+
+
+class Endpoint:
+    """A handler as an ASGI application: stops the work when the client goes away."""
+
+    def __init__(self, handler: Handler, rooms: "Rooms") -> None:
+        self._handler, self._rooms = handler, rooms
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        call = Call(scope, send, self._rooms)
+        self._rooms.counts.called(scope["path"])
+        try:
+            call.body = await _read_body(receive)
+        except Cancelled:
+            return
+        except LocalrunError as error:
+            await call.fail(error)
+            return
+        self._rooms.calls.add(call)
+        work, gone = call.run(self._handler), asyncio.ensure_future(_wait_gone(receive))
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not work.done() and call.ending is None:
+                work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            self._rooms.calls.discard(call)
+
+
+async def _read_body(receive: Receive) -> bytes:
+    pieces: list[bytes] = []
+    n_bytes = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Cancelled("the client went away")
+        piece: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        n_bytes += len(piece)
+        if n_bytes > MAX_BODY_BYTES:
+            raise BodyTooLarge(f"the request body is larger than {MAX_BODY_BYTES >> 20} MiB")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def _wait_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

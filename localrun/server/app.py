@@ -1,0 +1,250 @@
+"""The application and its life: routes, start, signals, end."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from pathlib import Path
+from typing import IO, Any
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from localrun import __version__
+from localrun.config import Settings
+from localrun.errors import BadSetting
+from localrun.server import models, native
+from localrun.server.answers import Endpoint
+from localrun.server.guard import Guard, check_bind
+from localrun.server.ports import address_of, bind
+from localrun.server.rooms import Parts, Rooms, make_rooms
+
+GRACE_S = 5.0
+"""How long running answers may go on after a signal to stop."""
+
+_log = logging.getLogger("localrun.server")
+
+ROUTES = (
+    ("GET HEAD", "/", models.alive),
+    ("GET HEAD", "/api/version", models.version),
+    ("GET HEAD", "/api/tags", models.tags),
+    ("GET", "/api/ps", models.ps),
+    ("POST", "/api/generate", native.generate),
+    ("POST", "/api/chat", native.chat),
+    ("POST", "/api/show", models.show),
+    ("POST", "/api/pull", models.pull),
+    ("DELETE", "/api/delete", models.delete),
+    ("GET", "/metrics", models.metrics),
+)
+
+
+def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
+    """The whole application, guarded; `app.state.rooms` are its parts.
+
+    Args:
+        settings: All settings.
+        parts: Other parts than the real ones, for tests.
+
+    Raises:
+        BadSetting: If the store was written by a newer localrun.
+    """
+    rooms = make_rooms(settings, parts)
+    app = FastAPI(
+        title="localrun",
+        version=__version__,
+        openapi_url=None,
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        exception_handlers={404: _not_found, 405: _not_allowed},
+    )
+    app.state.rooms = rooms
+    for methods, path, handler in ROUTES:
+        route = Route(path, Endpoint(handler, rooms), methods=methods.split())
+        route.methods = set(methods.split())  # Starlette adds HEAD to every GET
+        app.router.routes.append(route)
+    app.add_middleware(Guard, settings=settings)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    rooms: Rooms = app.state.rooms
+    rooms.cli_token = await asyncio.to_thread(_cli_token, rooms.settings.home)
+    await rooms.start()
+    yield
+    await rooms.close(grace_s=0.0)
+
+
+async def _not_found(request: Request, _: Exception) -> Response:
+    path = request.scope["path"]
+    trimmed = path.rstrip("/") or "/"
+    if trimmed != path and any(trimmed == route for _, route, _ in ROUTES):
+        code = 301 if request.method == "GET" else 307
+        return RedirectResponse(trimmed, status_code=code)
+    return PlainTextResponse("404 page not found", 404)
+
+
+async def _not_allowed(_: Request, error: Exception) -> Response:
+    headers = error.headers if isinstance(error, HTTPException) else None
+    return PlainTextResponse("405 method not allowed", 405, headers=headers)
+
+
+def _cli_token(home: Path) -> str:
+    """The secret that lets this user's CLI pull local files; one for all servers of the user."""
+    path = home / "cli-token"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError), _new_private_file(path) as file:
+            file.write(secrets.token_hex(32))
+        return path.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        _log.warning("%s cannot be used, local files cannot be pulled: %s", path, error)
+        return ""
+
+
+def _new_private_file(path: Path) -> IO[str]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with our way to stop: answers get their grace, a second signal ends at once."""
+
+    def __init__(self, config: uvicorn.Config, rooms: Rooms, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._rooms, self._ready = rooms, ready
+        self._wake = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready()
+
+    async def main_loop(self) -> None:
+        """Wait for the signal; once a second uvicorn's Date header is brought up to date."""
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks = (ticks + 10) % 864000
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), 1.0)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._closing = asyncio.get_running_loop().create_task(self._rooms.close(grace_s=GRACE_S))
+        await super().shutdown(sockets=sockets)
+        if not self.force_exit:
+            await self._closing
+
+    def stop(self) -> None:
+        """A signal came; on the loop."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+        self._wake.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Ours, not uvicorn's: that raises the signal again at the end."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+
+        def handle(*_: object) -> None:
+            loop.call_soon_threadsafe(self.stop)
+
+        former = {number: signal.signal(number, handle) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
+    """Serve until a signal; blocks.
+
+    Args:
+        settings: All settings.
+        ready: Called with the address as a URL once requests are taken.
+
+    Raises:
+        BadSetting: If the address cannot be used, with what to do.
+        KeyboardInterrupt: If a second signal came before the end was clean.
+    """
+    check_bind(settings)
+    _configure_logging(debug=settings.debug)
+    sockets = bind(settings)
+    try:
+        forced = _run(settings, sockets, ready)
+    finally:
+        for sock in sockets:
+            sock.close()
+    if forced:
+        raise KeyboardInterrupt
+
+
+def _run(
+    settings: Settings, sockets: list[socket.socket], ready: Callable[[str], None] | None
+) -> bool:
+    """Run the loop to its end; True if the end was forced."""
+    app = create_app(settings)
+    address = address_of(sockets[0])
+
+    def tell() -> None:
+        _log.info("listening on %s (version %s)", address, __version__)
+        if ready is not None:
+            ready(address)
+
+    async def main() -> bool:
+        server = _Server(_uvicorn_config(app), app.state.rooms, tell)
+        await server.serve(sockets=sockets)
+        if not server.started:
+            raise BadSetting("the server could not be started; the log says why")
+        return server.force_exit
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main())
+
+
+def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        access_log=False,
+        log_config=None,
+        lifespan="on",
+        ws="none",
+        server_header=False,
+        headers=[("Server", f"localrun/{__version__}")],
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=None,
+    )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # absent on Windows
+    except ImportError:
+        return None
+    factory: Any = uvloop.new_event_loop
+    return factory  # type: ignore[no-any-return]  # uvloop has no types
+
+
+def _configure_logging(*, debug: bool) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    for name in ("uvicorn", "uvicorn.error", "httpx2", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,125 @@
+"""What a running server consists of: store, text worker, scheduler, machine, counters."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from localrun.backends.base import StartRunner
+from localrun.backends.llamacpp import StartLlama
+from localrun.backends.text import TextWorker
+from localrun.config import Settings, child_environment
+from localrun.errors import Busy
+from localrun.hardware.budget import Budget
+from localrun.scheduler.events import Limits
+from localrun.scheduler.policy import CLOSING
+from localrun.scheduler.scheduler import Scheduler
+from localrun.server.machine import Measure
+from localrun.server.metrics import Counts
+from localrun.server.planner import Planner
+from localrun.server.shelf import Shelf
+from localrun.store.library import Library, StoredModel
+
+if TYPE_CHECKING:
+    from localrun.server.answers import Call
+
+_N_PULLS = 8
+_TOLD_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What tests replace: how runners start, who prepares text, what the machine has."""
+
+    start_runner: StartRunner
+    text: TextWorker
+    measure: Callable[[], Budget]
+
+
+@dataclass(slots=True)
+class Rooms:
+    """The parts of one server. Used on its event loop.
+
+    Attributes:
+        settings: All settings.
+        parts: The replaceable parts.
+        scheduler: Owner of the runners.
+        shelf: Models of the store.
+        planner: Plans loads.
+        counts: What happened.
+        calls: Requests being answered.
+        cli_token: What a request must carry to pull a local file.
+        pulls: Threads for pulls, which are long; the others must not wait for them.
+        closing: Set when the server stops; pulls look at it.
+        names: By digest of weights, the model under whose name they were last loaded.
+    """
+
+    settings: Settings
+    parts: Parts
+    scheduler: Scheduler
+    shelf: Shelf
+    planner: Planner
+    cli_token: str = ""
+    counts: Counts = field(default_factory=Counts)
+    calls: "set[Call]" = field(default_factory=set["Call"])
+    pulls: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(_N_PULLS, thread_name_prefix="pull")
+    )
+    closing: threading.Event = field(default_factory=threading.Event)
+    names: dict[str, StoredModel] = field(default_factory=dict[str, StoredModel])
+
+    async def start(self) -> None:
+        """Bring up what a first request would else wait for."""
+        await self.parts.text.start()
+
+    def begin_close(self) -> None:
+        """Let nobody in any more; running answers go on."""
+        self.closing.set()
+        self.scheduler.close()
+
+    async def close(self, *, grace_s: float) -> None:
+        """Give running answers `grace_s` seconds, tell the rest, end the children."""
+        self.begin_close()
+        await self._wait_calls(grace_s)
+        for call in list(self.calls):
+            call.abort(Busy(CLOSING))
+        await self._wait_calls(_TOLD_S)
+        await self.scheduler.shutdown()
+        await self.parts.text.close()
+        self.pulls.shutdown(wait=False, cancel_futures=True)
+
+    async def _wait_calls(self, timeout_s: float) -> None:
+        tasks = [call.task for call in self.calls if call.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+
+
+def make_parts(settings: Settings) -> Parts:
+    """The real parts."""
+    env = child_environment()
+    return Parts(StartLlama(env), TextWorker(env), Measure(settings, env))
+
+
+def make_rooms(settings: Settings, parts: Parts | None = None) -> Rooms:
+    """Furnish a server. Nothing is started and nothing measured yet.
+
+    Raises:
+        BadSetting: If the store was written by a newer localrun.
+    """
+    parts = parts or make_parts(settings)
+    limits = Limits(
+        max_queue=settings.max_queue,
+        max_loaded=settings.max_loaded_models,
+        keep_alive_s=settings.keep_alive_s,
+        load_timeout_s=settings.load_timeout_s,
+    )
+    scheduler = Scheduler(parts.start_runner, budget={}, limits=limits)
+    return Rooms(
+        settings=settings,
+        parts=parts,
+        scheduler=scheduler,
+        shelf=Shelf(Library(settings.models)),
+        planner=Planner(settings, scheduler, parts.measure),
+    )

@@ -1,0 +1,1 @@
+"""Requests as they come: decoded as Go decodes them, checked, named."""

@@ -1,0 +1,160 @@
+"""Decode a request body as Go's `encoding/json` does, with its words for what is wrong. Pure.
+
+Field names match in any case, unknown fields are ignored, null leaves a field unset, of duplicates
+the last wins, and what follows the first value is ignored.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import NoReturn, TypeVar, cast
+
+from localrun.errors import BadRequest
+from localrun.server.wire import without_surrogates
+
+T = TypeVar("T")
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_MAX_NUMBER_DIGITS = 4000
+_KINDS: tuple[tuple[type, str], ...] = ((str, "string"), (list, "array"), (dict, "object"))
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise BadRequest(f"invalid character '{word.lstrip('-')[0]}' looking for beginning of value")
+
+
+def _whole_number(text: str) -> int | float:
+    return int(text) if len(text) < _MAX_NUMBER_DIGITS else float("inf")
+
+
+_decoder = json.JSONDecoder(parse_constant=_no_constant, parse_int=_whole_number)
+
+
+def parse_json(body: bytes) -> object:
+    """The first JSON value of a body; invalid UTF-8 and lone surrogates become U+FFFD.
+
+    Raises:
+        BadRequest: In Go's words.
+    """
+    text = body.decode("utf-8", "replace")
+    start = _SPACE.match(text)
+    at = start.end() if start else 0
+    if at == len(text):
+        raise BadRequest("missing request body")
+    try:
+        value, _ = _decoder.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        raise BadRequest(_go_words(text, error)) from error
+    except RecursionError as error:
+        raise BadRequest("exceeded max depth") from error
+    return without_surrogates(value) if "\\u" in text else value
+
+
+def _go_words(text: str, error: json.JSONDecodeError) -> str:
+    rest = text[error.pos :].lstrip(" \t\r\n")
+    if not rest or error.msg.startswith(("Unterminated", "Invalid \\u", "Invalid \\escape")):
+        return (
+            "unexpected EOF"
+            if not rest or error.msg.startswith("Unterminated")
+            else ("invalid character in string escape code")
+        )
+    found = "\\'" if rest[0] == "'" else json.dumps(rest[0], ensure_ascii=False)[1:-1]
+    where = {
+        "Expecting value": "looking for beginning of value",
+        "Expecting property name enclosed in double quotes": (
+            "looking for beginning of object key string"
+        ),
+        "Expecting ':' delimiter": "after object key",
+        "Expecting ',' delimiter": "after object key:value pair",
+        "Illegal trailing comma before end of object": "looking for beginning of object key string",
+        "Illegal trailing comma before end of array": "looking for beginning of value",
+    }.get(error.msg, "in string literal")
+    return f"invalid character '{found}' {where}"
+
+
+class Fields:
+    """Typed access to the fields of one JSON object; absent and null give None.
+
+    Args:
+        value: The decoded object.
+        struct: Name of Go's struct, for the words of an error.
+        path: Where the object stands in it, with a dot at the end; empty at the top.
+    """
+
+    def __init__(self, value: object, struct: str, path: str = "") -> None:
+        if not isinstance(value, dict):
+            where = f"field {struct}.{path.rstrip('.')} of type" if path else "value of type"
+            raise BadRequest(
+                f"json: cannot unmarshal {kind_of(value)} into Go {where} api.{struct}"
+            )
+        items = cast("dict[str, object]", value).items()
+        self.all: Mapping[str, object] = {key.lower(): item for key, item in items}
+        self._struct, self._path = struct, path
+
+    def text(self, name: str) -> str | None:
+        """A string."""
+        return self._typed(name, str, "string")
+
+    def flag(self, name: str) -> bool | None:
+        """A boolean."""
+        return self._typed(name, bool, "bool")
+
+    def count(self, name: str) -> int | None:
+        """A whole number."""
+        value = self.all.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self._wrong(name, value, "int")
+        if value != int(value) if value not in (float("inf"), float("-inf")) else True:
+            raise self._wrong(name, value, "int")
+        return int(value)
+
+    def record(self, name: str) -> dict[str, object] | None:
+        """An object, its keys as they are."""
+        return cast("dict[str, object] | None", self._typed(name, dict, "map[string]interface {}"))
+
+    def array(self, name: str, go_type: str) -> list[object] | None:
+        """An array of anything."""
+        return cast("list[object] | None", self._typed(name, list, go_type))
+
+    def ints(self, name: str) -> list[int] | None:
+        """An array of whole numbers."""
+        values = self.array(name, "[]int")
+        if values is None:
+            return None
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise self._wrong(name, value, "int")
+        return cast("list[int]", values)
+
+    def each(self, name: str, go_type: str, read: Callable[["Fields"], T]) -> list[T]:
+        """An array of objects, each read by `read`; empty if absent."""
+        values = self.array(name, go_type) or []
+        return [read(Fields(value, self._struct, f"{self._path}{name}.")) for value in values]
+
+    def _typed(self, name: str, cls: type[T], go_type: str) -> T | None:
+        value = self.all.get(name)
+        if value is None:
+            return None
+        if isinstance(value, cls):
+            return value
+        raise self._wrong(name, value, go_type)
+
+    def _wrong(self, name: str, value: object, go_type: str) -> BadRequest:
+        return BadRequest(
+            f"json: cannot unmarshal {kind_of(value, go_type)} into Go struct field"
+            f" {self._struct}.{self._path}{name} of type {go_type}"
+        )
+
+
+def kind_of(value: object, go_type: str = "") -> str:
+    """Go's word for the kind of a JSON value."""
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int | float):
+        return f"number {value}" if go_type == "int" else "number"
+    for kind, word in _KINDS:
+        if isinstance(value, kind):
+            return word
+    return "null"

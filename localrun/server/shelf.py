@@ -1,0 +1,81 @@
+"""Models of the store, opened: their header's facts and what they can do, kept by content."""
+
+import asyncio
+from collections import OrderedDict
+
+from localrun.errors import BadModelFile, ModelNotFound
+from localrun.gguf import ModelInfo, open_model
+from localrun.messages import Vocab
+from localrun.store.library import Library, StoredModel
+
+_MAX_OPENED = 64
+
+
+class Shelf:
+    """Finds and opens models. Used on the event loop; files are read in threads."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self._opened: OrderedDict[str, ModelInfo] = OrderedDict()
+
+    async def find(self, text: str) -> StoredModel:
+        """The model that a client means.
+
+        Raises:
+            InvalidName: If the text is no model name.
+            ModelNotFound: If there is no such model.
+        """
+        if not text:
+            raise ModelNotFound("", hint="")
+        return await asyncio.to_thread(self.library.find, text)
+
+    async def all(self) -> list[StoredModel]:
+        """Every model, newest first."""
+        return await asyncio.to_thread(self.library.list)
+
+    def opened(self, model: StoredModel) -> ModelInfo | None:
+        """The model's facts if they are at hand."""
+        return self._opened.get(model.digest)
+
+    async def open(self, model: StoredModel) -> ModelInfo:
+        """The facts of a model's files, read once.
+
+        Raises:
+            BadModelFile: If a file is damaged, foreign or gone.
+        """
+        info = self._opened.get(model.digest)
+        if info is None:
+            try:
+                info = await asyncio.to_thread(open_model, model.model_paths)
+            except OSError as error:
+                raise BadModelFile(
+                    f"the files of {model.name.short()} cannot be read: {error.strerror}",
+                    hint=f"localrun pull {model.name.short()}",
+                ) from error
+            self._opened[model.digest] = info
+            if len(self._opened) > _MAX_OPENED:
+                self._opened.popitem(last=False)
+        return info
+
+
+def vocab_of(model: StoredModel) -> Vocab:
+    """How the text worker finds the model's vocabulary."""
+    return Vocab(model.model_digest, tuple(map(str, model.model_paths)))
+
+
+def capabilities(model: StoredModel, info: ModelInfo | None) -> list[str]:
+    """What the model can do, in Ollama's words.
+
+    Source: Ollama's `Model.Capabilities`; tools and thinking are read from the chat template.
+    """
+    family = model.config.model_family
+    embeds = info.is_embedder if info else "embedding" in model.config.capabilities
+    found = dict.fromkeys(["embedding" if embeds else "completion"])
+    found |= dict.fromkeys(model.config.capabilities)
+    jinja = (info.chat_template if info else None) or model.chat_template or ""
+    if "tools" in jinja or "tool_call" in jinja or ".Tools" in (model.template or ""):
+        found["tools"] = None
+    thinks = ("<think>" in jinja and "</think>" in jinja) or family in ("gptoss", "gpt-oss")
+    if thinks:
+        found["thinking"] = None
+    return list(found)
