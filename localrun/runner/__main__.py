@@ -30,7 +30,7 @@ def _describe() -> int:
 
 
 def _serve(frames_fd: int) -> int:
-    from localrun.system.spawn import connect_to_parent
+    from localrun.system.parent import connect_to_parent
 
     pipe = connect_to_parent(frames_fd)
     from localrun.runner.process import RunnerProcess

@@ -16,12 +16,9 @@ from typing import TYPE_CHECKING, cast
 
 from localrun.system.frames import FrameSplitter
 from localrun.system.launch import Launcher, launcher_for
-from localrun.system.parent import connect_to_parent
 
 if TYPE_CHECKING:
     import subprocess
-
-__all__ = ["Child", "connect_to_parent", "start_child"]
 
 STDERR_LINES = 50
 STDERR_BYTES = 16 << 10
