@@ -62,10 +62,16 @@ def _wait_ready(stdout: IO[bytes], log: IO[bytes]) -> Client:
         return Client(str(told["host"]), int(told["port"]))
     except (IndexError, ValueError, KeyError, TypeError) as error:
         log.seek(0)
-        words = log.read().decode("utf-8", "replace").strip().splitlines()[-20:]
-        raise LocalrunError(
-            "a private server could not be started", hint="\n".join(words)
-        ) from error
+        raise _failure(log.read().decode("utf-8", "replace")) from error
+
+
+def _failure(log: str) -> LocalrunError:
+    """What kept a private server from starting: its own error where it gave one."""
+    lines = log.strip().splitlines()[-20:]
+    last = next((n for n, line in enumerate(lines) if line.startswith("Error: ")), None)
+    if last is None:
+        return LocalrunError("a private server could not be started", hint="\n".join(lines))
+    return LocalrunError(lines[last].removeprefix("Error: "), hint="\n".join(lines[last + 1 :]))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -67,6 +67,9 @@ def _end_with_input() -> None:
     def watch() -> None:
         while os.read(0, 4096):
             pass
-        signal.raise_signal(signal.SIGTERM)
+        if sys.platform == "win32":
+            signal.raise_signal(signal.SIGTERM)
+        else:  # to the main thread, so that it wakes from its wait
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
