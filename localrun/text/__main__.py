@@ -28,12 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--memory-bytes", type=int, default=MEMORY_BYTES)
     given = parser.parse_args(arguments)
     pipe = connect_to_parent(given.frames_fd)
-    limit_self(memory_bytes=given.memory_bytes)
     pipe.send(encode(WorkerReady(os.getpid())))
-    serve(pipe)
+    serve(pipe, memory_bytes=given.memory_bytes)
 
 
-def serve(pipe: ChildPipe) -> None:
+def serve(pipe: ChildPipe, *, memory_bytes: int) -> None:
     """Answer requests in this thread, read them in another; never returns."""
     # After WorkerReady, and before the first request: most of a cold start are these imports.
     from localrun.text.chat.templates import Templates
@@ -44,6 +43,8 @@ def serve(pipe: ChildPipe) -> None:
     threading.Thread(target=_read, args=(pipe, inbox), name="frames-in", daemon=True).start()
     worker = Worker(Vocabularies(_load), Templates(), pipe.send)
     _warm_up()
+    # After the imports, which may write bytecode, and before anything foreign is touched.
+    limit_self(memory_bytes=memory_bytes)
     while True:
         worker.answer(inbox.take())
 
