@@ -183,7 +183,7 @@ def test_a_file_that_is_no_model_fails_its_request_alone(tmp_path: Path, tiny: V
 
 def test_a_template_bomb_is_killed_in_time_and_its_neighbours_are_answered(tiny: Vocab) -> None:
     async def scene() -> None:
-        async with running(worker(render_s=0.3)) as handle:
+        async with running(worker(render_s=1.0)) as handle:
             await handle.prepare(Prepare(0, tiny, "raw", "warm"))
             first = handle.pid
             before = time.monotonic()
@@ -196,7 +196,7 @@ def test_a_template_bomb_is_killed_in_time_and_its_neighbours_are_answered(tiny:
             )
             assert time.monotonic() - before < DEADLINE_S / 2
             assert isinstance(answers[1], TemplateFailed)
-            assert answers[1].message == "the chat template took longer than 0.3 s"
+            assert answers[1].message == "the chat template took longer than 1 s"
             assert [isinstance(a, BaseException) for a in answers] == [False, True, False, False]
             assert handle.pid != first
 
