@@ -70,6 +70,19 @@ def weights_bytes(info: ModelInfo) -> int:
     return info.weights_bytes
 
 
+def layer_cell_bytes(
+    info: ModelInfo, *, type_k: str = "f16", type_v: str = "f16"
+) -> tuple[int, ...]:
+    """What one token takes in the cache of each layer."""
+    return tuple(_attention_bytes(info, layer, type_k, type_v) for layer in range(info.n_layer))
+
+
+def layer_state_bytes(info: ModelInfo, n_seq_max: int) -> tuple[int, ...]:
+    """Recurrent state of each layer, for all sequences; 0 where a layer has none."""
+    state = 4 * info.n_recurrent * max(1, n_seq_max)
+    return tuple(state if is_recurrent else 0 for is_recurrent in info.recurrent_layers)
+
+
 def layer_kv_bytes(info: ModelInfo, pool: Pool) -> tuple[int, ...]:
     """KV cache and recurrent state of each layer."""
     cells = pad_cells(pool.n_cells)
@@ -77,10 +90,10 @@ def layer_kv_bytes(info: ModelInfo, pool: Pool) -> tuple[int, ...]:
     if not pool.swa_full:
         seen = info.sliding_window * pool.n_seq_max + pool.n_ubatch
         windowed = pad_cells(min(cells, seen))
-    state = 4 * info.n_recurrent * max(1, pool.n_seq_max)
+    per_cell = layer_cell_bytes(info, type_k=pool.type_k, type_v=pool.type_v)
+    state = layer_state_bytes(info, pool.n_seq_max)
     return tuple(
-        _attention_bytes(info, layer, pool) * (windowed if info.swa_layers[layer] else cells)
-        + (state if info.recurrent_layers[layer] else 0)
+        per_cell[layer] * (windowed if info.swa_layers[layer] else cells) + state[layer]
         for layer in range(info.n_layer)
     )
 
@@ -101,8 +114,7 @@ def kv_bytes(
 
 def kv_bytes_per_cell(info: ModelInfo, *, type_k: str = "f16", type_v: str = "f16") -> int:
     """What one more token costs over all layers."""
-    pool = Pool(1, type_k, type_v)
-    return sum(_attention_bytes(info, layer, pool) for layer in range(info.n_layer))
+    return sum(layer_cell_bytes(info, type_k=type_k, type_v=type_v))
 
 
 def compute_bytes(
@@ -145,7 +157,7 @@ def _wide(info: ModelInfo) -> int:
     return info.n_expert_used * (3 * info.n_ff_expert + gathered)
 
 
-def _attention_bytes(info: ModelInfo, layer: int, pool: Pool) -> int:
+def _attention_bytes(info: ModelInfo, layer: int, type_k: str, type_v: str) -> int:
     """Bytes that one token takes in this layer's cache."""
     if layer >= info.n_layer_kv:
         return 0
@@ -153,8 +165,8 @@ def _attention_bytes(info: ModelInfo, layer: int, pool: Pool) -> int:
         return 0
     heads = info.n_head_kv[layer]
     is_swa = info.swa_layers[layer]
-    keys = row_bytes(pool.type_k, heads * (info.head_dim_k_swa if is_swa else info.head_dim_k))
+    keys = row_bytes(type_k, heads * (info.head_dim_k_swa if is_swa else info.head_dim_k))
     if info.is_mla:
         return keys
     width = heads * (info.head_dim_v_swa if is_swa else info.head_dim_v)
-    return keys + row_bytes(pool.type_v, width)
+    return keys + row_bytes(type_v, width)

@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[1] / "localrun"
 MODULES = sorted(ROOT.rglob("*.py"))
 MAX_CODE_LINES = 300
 
-VOCABULARY = {"errors", "names", "options", "messages", "modelinfo", "gguf", "footprint"}
+VOCABULARY = {
+    "errors", "names", "options", "messages", "metadata", "modelinfo", "gguf", "footprint",
+}  # fmt: skip
 """Pure modules that every room may import."""
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -22,8 +24,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "names": {"errors"},
     "options": {"errors"},
     "messages": {"errors"},
-    "modelinfo": {"errors"},
-    "gguf": {"errors", "modelinfo"},
+    "metadata": {"errors"},
+    "modelinfo": {"errors", "metadata"},
+    "gguf": {"errors", "metadata", "modelinfo"},
     "footprint": {"errors", "modelinfo", "gguf"},
     "modelfile": {"errors", "names", "options"},
     # rooms, from the bottom up

@@ -124,8 +124,9 @@ class EngineBuild:
 
     @property
     def gpus(self) -> tuple[EngineDevice, ...]:
-        """Its devices that are GPUs."""
-        return tuple(d for d in self.devices if d.kind in ("gpu", "igpu"))
+        """Its GPUs; like llama.cpp, an integrated one only where there is no other."""
+        cards = tuple(d for d in self.devices if d.kind == "gpu")
+        return cards or tuple(d for d in self.devices if d.kind == "igpu")
 
     @property
     def uses_gpu(self) -> bool:
@@ -146,7 +147,7 @@ def with_engine(machine: Machine, engine: EngineBuild) -> Machine:
     left = list(machine.gpus)
     gpus: list[Gpu] = []
     for index, device in enumerate(engine.gpus if engine.uses_gpu else ()):
-        known = next((gpu for gpu in left if gpu.name == device.description), None)
+        known = next((gpu for gpu in left if _is_same(gpu, device)), None)
         if known is None:
             known = _unknown_gpu(index, device)
         else:
@@ -155,12 +156,28 @@ def with_engine(machine: Machine, engine: EngineBuild) -> Machine:
     return replace(machine, gpus=tuple(gpus))
 
 
+_VENDORS: dict[str, Vendor] = {"CUDA": "nvidia", "ROCm": "amd", "Metal": "apple", "MTL": "apple"}
+
+
+def _vendor_of(device: EngineDevice) -> Vendor:
+    return _VENDORS.get(device.name.rstrip("0123456789"), "other")
+
+
+def _is_same(gpu: Gpu, device: EngineDevice) -> bool:
+    """By name; else, as sysfs has no names, by vendor and size."""
+    if gpu.name == device.description:
+        return True
+    close = abs(gpu.total_bytes - device.total_bytes) <= gpu.total_bytes // 20
+    return gpu.vendor == _vendor_of(device) != "nvidia" and close
+
+
 def _unknown_gpu(index: int, device: EngineDevice) -> Gpu:
+    vendor = _vendor_of(device)
     return Gpu(
         index=index,
         name=device.description or device.name,
-        vendor="apple" if device.name.startswith(("Metal", "MTL")) else "other",
+        vendor=vendor,
         total_bytes=device.total_bytes,
         free_bytes=device.free_bytes,
-        is_unified=device.kind == "igpu" or device.name.startswith(("Metal", "MTL")),
+        is_unified=device.kind == "igpu" or vendor == "apple",
     )

@@ -4,22 +4,19 @@ Ways to place a model are tried from the best to the most modest; the first that
 then given as many slots and cells as come cheaply.
 """
 
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from localrun.errors import OutOfMemory
 from localrun.footprint import (
     CELL_PADDING,
-    Pool,
-    compute_bytes,
     kv_bytes_per_cell,
-    layer_kv_bytes,
     pad_cells,
     takes_kv_type,
 )
 from localrun.gguf import ModelInfo
 from localrun.hardware.budget import CPU, MIB, Budget, GpuBudget
+from localrun.hardware.needs import Shape, Split, needs_of
 
 GPU_CONTEXTS = (32768, 16384, 8192, 4096)
 CPU_CONTEXTS = (8192, 4096)
@@ -30,8 +27,6 @@ N_BATCH, N_UBATCH, N_UBATCH_SHORT = 2048, 512, 128
 MAX_KEPT, MAX_SEQUENCES = 64, 256
 POOL_BYTES = 256 * MIB
 """What cells beyond one context window may take, and no more than a quarter of what is free."""
-RUNNER_BYTES = 96 * MIB
-"""A runner's own memory, engine and interpreter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +75,10 @@ class Placement:
         type_k: Format of the keys.
         type_v: Format of the values.
         flash_attention: None lets llama.cpp decide.
-        need_bytes: Device name → bytes that the load takes at its peak.
+        need_bytes: Device name → bytes that the load takes at its peak: the sum of the next three.
+        weights_bytes: Of that, weights and the runner itself.
+        cell_bytes: What one cell of the pool takes.
+        compute_bytes: What a context takes whatever its pool: buffers and recurrent state.
         notes: Where a wish was not followed to the letter, and why.
     """
 
@@ -99,6 +97,9 @@ class Placement:
     type_v: str
     flash_attention: bool | None
     need_bytes: dict[str, int]
+    weights_bytes: dict[str, int]
+    cell_bytes: dict[str, int]
+    compute_bytes: dict[str, int]
     notes: tuple[str, ...] = ()
 
     @property
@@ -115,28 +116,6 @@ class Placement:
         if self.is_on_gpu:
             return devices
         return f"{self.n_gpu_layers} of {self.n_layers} layers on {devices}, the rest on the CPU"
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """Sizes of a context."""
-
-    n_ctx: int
-    type_k: str
-    type_v: str
-    n_batch: int
-    n_ubatch: int
-    n_cells: int = 0
-    n_slots: int = 1
-    n_seq_max: int = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Split:
-    """How many layers go to which GPUs, counted from the output backwards."""
-
-    n_gpu_layers: int = 0
-    gpus: tuple[GpuBudget, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +147,7 @@ def place(info: ModelInfo, budget: Budget, wish: Wish) -> Placement:
     case = _Case(info, budget, wish, notes)
     shortest: dict[str, int] | None = None
     for shape, split in _ways(case):
-        needs = _needs(info, shape, split)
+        needs = needs_of(info, shape, split).total
         if _fits(needs, budget):
             return _placement(case, _widened(case, shape, split), split)
         if shortest is None or _excess(needs, budget) < _excess(shortest, budget):
@@ -193,21 +172,21 @@ def _settled(info: ModelInfo, budget: Budget, wish: Wish) -> tuple[Wish, tuple[s
     return replace(wish, num_gpu=n_gpu, main_gpu=main), tuple(notes)
 
 
-def _ways(case: _Case) -> Iterator[tuple[_Shape, _Split]]:
+def _ways(case: _Case) -> Iterator[tuple[Shape, Split]]:
     gpus, wish = _gpus(case), case.wish
     if wish.num_gpu > 0:
         for shape in _shapes(case, GPU_CONTEXTS):
-            yield shape, _Split(wish.num_gpu, gpus)
+            yield shape, Split(wish.num_gpu, gpus)
         return
     if wish.num_gpu < 0:
         alone = [(gpu,) for gpu in sorted(gpus, key=lambda g: -g.usable_bytes)]
         for shape in _shapes(case, GPU_CONTEXTS):
             for chosen in [*alone, gpus] if len(gpus) > 1 else alone:
-                yield shape, _Split(case.n_layers, chosen)
+                yield shape, Split(case.n_layers, chosen)
         for shape in _shapes(case, CPU_CONTEXTS):
             yield shape, _deepest(case, shape, gpus)
     for shape in _shapes(case, CPU_CONTEXTS):
-        yield shape, _Split()
+        yield shape, Split()
 
 
 def _gpus(case: _Case) -> tuple[GpuBudget, ...]:
@@ -215,7 +194,7 @@ def _gpus(case: _Case) -> tuple[GpuBudget, ...]:
     return tuple(gpu for gpu in case.budget.gpus if main is None or gpu.index == main)
 
 
-def _shapes(case: _Case, ladder: Sequence[int]) -> list[_Shape]:
+def _shapes(case: _Case, ladder: Sequence[int]) -> list[Shape]:
     """Context, KV type and graph size in order of preference, each with its smallest pool."""
     info, wish = case.info, case.wish
     contexts, types = _contexts(info, wish, ladder), _kv_types(info, wish)
@@ -225,10 +204,11 @@ def _shapes(case: _Case, ladder: Sequence[int]) -> list[_Shape]:
     pairs = [(n, types[0]) for n in wide]
     pairs += [(n, kinds) for n in narrow or wide for kinds in types]
     n_slots = max(1, wish.num_parallel)
-    shapes: list[_Shape] = []
+    shapes: list[Shape] = []
     for n_batch, n_ubatch in _batches(info, wish, contexts[0]):
         for n_ctx, (type_k, type_v) in pairs:
-            shape = _Shape(n_ctx, type_k, type_v, n_batch, n_ubatch)
+            shape = Shape(n_ctx, type_k, type_v, n_batch, n_ubatch)
+            shape = replace(shape, flash_attention=wish.flash_attention is not False)
             shapes.append(_with_slots(info, shape, n_slots, pad_cells(n_ctx)))
     return shapes
 
@@ -266,7 +246,7 @@ def _batches(info: ModelInfo, wish: Wish, n_ctx: int) -> list[tuple[int, int]]:
     return sizes
 
 
-def _with_slots(info: ModelInfo, shape: _Shape, n_slots: int, n_cells: int) -> _Shape:
+def _with_slots(info: ModelInfo, shape: Shape, n_slots: int, n_cells: int) -> Shape:
     kept = 2 * n_slots if not info.n_recurrent else 1  # recurrent state is paid per sequence
     n_seq_max = min(max(n_slots, min(n_slots + kept, MAX_KEPT)), MAX_SEQUENCES)
     # A step returns a row per sequence, and llama.cpp aborts where a batch cannot hold them.
@@ -280,56 +260,20 @@ def _with_slots(info: ModelInfo, shape: _Shape, n_slots: int, n_cells: int) -> _
     )
 
 
-def _deepest(case: _Case, shape: _Shape, gpus: tuple[GpuBudget, ...]) -> _Split:
+def _deepest(case: _Case, shape: Shape, gpus: tuple[GpuBudget, ...]) -> Split:
     """As many layers on the GPUs as fit there; what is left must fit the CPU."""
     low, high = 0, case.n_layers - 1
     while low < high:
         middle = (low + high + 1) // 2
-        needs = _needs(case.info, shape, _Split(middle, gpus))
+        needs = needs_of(case.info, shape, Split(middle, gpus)).total
         if all(needs.get(gpu.device, 0) <= gpu.usable_bytes for gpu in gpus):
             low = middle
         else:
             high = middle - 1
-    return _Split(low, gpus if low else ())
+    return Split(low, gpus if low else ())
 
 
 # ── bytes ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def _needs(info: ModelInfo, shape: _Shape, split: _Split) -> dict[str, int]:
-    """Device name → bytes, for weights, KV cache and compute buffers."""
-    pool = Pool(shape.n_cells, shape.type_k, shape.type_v, shape.n_seq_max, shape.n_ubatch)
-    rows = [w + kv for w, kv in zip(info.layer_bytes, layer_kv_bytes(info, pool), strict=True)]
-    rows.append(info.output_bytes)  # the output is the last layer, and offloaded first
-    compute = compute_bytes(
-        info,
-        n_ubatch=shape.n_ubatch,
-        n_outputs_max=shape.n_seq_max,
-        n_cells=shape.n_cells,
-        type_k=shape.type_k,
-    )
-    logits = 4 * shape.n_seq_max * info.n_vocab
-    first = len(rows) - split.n_gpu_layers
-    on_cpu = info.input_bytes + sum(rows[:first]) + RUNNER_BYTES + logits
-    needs = _needs_of_gpus(info, rows[first:], split)
-    for device in needs:
-        needs[device] += compute
-    return needs | {CPU: on_cpu + (compute if first else 0)}
-
-
-def _needs_of_gpus(info: ModelInfo, rows: list[int], split: _Split) -> dict[str, int]:
-    """Layers per GPU as llama.cpp deals them out: in proportion to free memory."""
-    needs = dict.fromkeys((gpu.device for gpu in split.gpus), 0)
-    total = sum(gpu.free_bytes for gpu in split.gpus)
-    bounds: list[float] = []
-    for gpu in split.gpus:
-        bounds.append((bounds[-1] if bounds else 0.0) + gpu.free_bytes / max(total, 1))
-    for i, n_bytes in enumerate(rows):
-        at = min(bisect_right(bounds, i / len(rows)), len(split.gpus) - 1)
-        needs[split.gpus[at].device] += n_bytes
-    if rows and info.is_tied:  # the GPU gets its own copy of the embeddings
-        needs[split.gpus[-1].device] += info.input_bytes
-    return needs
 
 
 def _fits(needs: Mapping[str, int], budget: Budget) -> bool:
@@ -348,21 +292,21 @@ def _excess(needs: Mapping[str, int], budget: Budget) -> int:
 # ── what comes on top ─────────────────────────────────────────────────────────────────────────
 
 
-def _widened(case: _Case, shape: _Shape, split: _Split) -> _Shape:
+def _widened(case: _Case, shape: Shape, split: Split) -> Shape:
     """The same with as many slots and cells as come cheaply."""
-    needs = _needs(case.info, shape, split)
+    needs = needs_of(case.info, shape, split).total
     free = sum(case.budget.free_bytes[device] for device in needs)
     asked = case.wish.num_parallel
     is_small = case.info.weights_bytes * 2 <= free
     for n_slots in (asked,) if asked else (8, 4, 2) if is_small else (4, 2):
         for n_cells in _pool_sizes(case, shape, n_slots, free - sum(needs.values())):
             wider = _with_slots(case.info, shape, n_slots, n_cells)
-            if _fits(_needs(case.info, wider, split), case.budget):
+            if _fits(needs_of(case.info, wider, split).total, case.budget):
                 return wider
     return shape
 
 
-def _pool_sizes(case: _Case, shape: _Shape, n_slots: int, spare: int) -> list[int]:
+def _pool_sizes(case: _Case, shape: Shape, n_slots: int, spare: int) -> list[int]:
     """Cells to try: what was asked for, what is cheap, one context window."""
     one, all_ = pad_cells(shape.n_ctx), pad_cells(shape.n_ctx * n_slots)
     per_cell = kv_bytes_per_cell(case.info, type_k=shape.type_k, type_v=shape.type_v)
@@ -371,9 +315,10 @@ def _pool_sizes(case: _Case, shape: _Shape, n_slots: int, spare: int) -> list[in
     return [all_, *sizes] if case.wish.num_parallel else sizes
 
 
-def _placement(case: _Case, shape: _Shape, split: _Split) -> Placement:
+def _placement(case: _Case, shape: Shape, split: Split) -> Placement:
     wish = case.wish
     quantized = shape.type_v not in _WHOLE
+    needs = needs_of(case.info, shape, split)
     one_of_many = len(split.gpus) == 1 and len(case.budget.gpus) > 1
     return Placement(
         n_ctx=shape.n_ctx,
@@ -392,12 +337,15 @@ def _placement(case: _Case, shape: _Shape, split: _Split) -> Placement:
         flash_attention=True
         if quantized and wish.flash_attention is None
         else wish.flash_attention,
-        need_bytes=_needs(case.info, shape, split),
+        need_bytes=needs.total,
+        weights_bytes=needs.weights,
+        cell_bytes=needs.cells,
+        compute_bytes=needs.compute,
         notes=tuple(_notes(case, shape)),
     )
 
 
-def _notes(case: _Case, shape: _Shape) -> Iterator[str]:
+def _notes(case: _Case, shape: Shape) -> Iterator[str]:
     wish, info = case.wish, case.info
     yield from case.notes
     if wish.num_ctx is not None and shape.n_ctx < wish.num_ctx:

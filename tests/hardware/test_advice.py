@@ -77,6 +77,25 @@ def test_a_gpu_that_only_the_engine_knows_counts_with_its_numbers() -> None:
     assert (gpu.device, gpu.vendor, gpu.free_bytes) == ("Vulkan0", "other", 15 * GIB)
 
 
+def test_an_amd_card_is_known_by_vendor_and_size_as_sysfs_has_no_name() -> None:
+    card = replace(CARD, vendor="amd", name="AMD GPU 0x744c", total_bytes=16 * GIB, free_bytes=9)
+    seen = EngineDevice("ROCm0", "AMD Radeon RX 7800 XT", "gpu", 16 * GIB, 15 * GIB)
+    machine = replace(MACHINE, gpus=(card,))
+    (gpu,) = with_engine(machine, replace(CUDA_BUILD, devices=(seen,))).gpus
+    assert (gpu.vendor, gpu.device, gpu.free_bytes) == ("amd", "ROCm0", 9)
+
+
+def test_an_integrated_gpu_counts_only_where_there_is_no_other() -> None:
+    inside = EngineDevice("Vulkan1", "Intel UHD", "igpu", 16 * GIB, 15 * GIB)
+    both = replace(CUDA_BUILD, devices=(inside, SEEN))
+    assert [gpu.device for gpu in with_engine(WITH_CARD, both).gpus] == ["CUDA0"]
+    alone = with_engine(MACHINE, replace(CUDA_BUILD, devices=(inside,)))
+    assert alone.gpus[0].is_unified
+    room = budget_of(alone, engine_uses_gpu=True)
+    assert room.is_unified
+    assert room.free_bytes["Vulkan1"] == 15 * GIB
+
+
 def test_margins_stay_free_on_every_device() -> None:
     budget = budget_of(WITH_CARD, engine_uses_gpu=True, overhead_bytes=GIB // 2)
     assert budget.free_bytes["CUDA0"] == 7 * GIB - GIB - GIB // 2

@@ -198,6 +198,21 @@ def test_wishes_pass_through() -> None:
     assert (placement.use_mmap, placement.flash_attention) == (False, True)
 
 
+def test_without_flash_attention_the_scores_are_counted() -> None:
+    wish = Wish(num_ctx=32768)
+    usual = place(info("llama3.1-8b"), budget(ram=64), wish)
+    without = place(info("llama3.1-8b"), budget(ram=64), replace(wish, flash_attention=False))
+    assert without.need_bytes["cpu"] > usual.need_bytes["cpu"] + (1 << 30)
+
+
+def test_the_parts_of_a_placement_are_those_of_its_devices() -> None:
+    facts = info("llama3.1-8b")
+    placement = place(facts, budget(3.2), Wish())
+    assert sum(placement.weights_bytes.values()) == facts.weights_bytes + (96 << 20)
+    assert sum(placement.cell_bytes.values()) == 32 * 8 * 128 * 2 * 2
+    assert placement.compute_bytes["CUDA0"] > 0
+
+
 def test_unified_memory_is_counted_once() -> None:
     room = budget(11, ram=12, is_unified=True)
     placement = place(info("llama3.1-8b"), room, Wish())
@@ -241,6 +256,9 @@ def test_a_placement_never_takes_more_than_is_free(model: str, room: Budget, wis
         assert placement.needed_bytes > placement.free_bytes
         return
     assert all(n <= room.free_bytes[name] for name, n in placement.need_bytes.items())
+    for name, n_bytes in placement.need_bytes.items():
+        pool = placement.cell_bytes[name] * placement.n_cells
+        assert n_bytes == placement.weights_bytes[name] + pool + placement.compute_bytes[name]
     assert 0 <= placement.n_gpu_layers <= placement.n_layers
     assert placement.n_cells >= placement.n_ctx >= min(wish.num_ctx or 4096, facts.n_ctx_train)
     assert placement.n_cells % 256 == 0
