@@ -39,8 +39,9 @@ def say(text: str) -> None:
 
 
 def fail(sentence: str) -> None:
-    """End with one sentence."""
+    """End with one sentence, and with what still runs beside it."""
     say(sentence)
+    DEPENDENCIES.stop()
     sys.exit(1)
 
 
@@ -290,11 +291,19 @@ class Dependencies(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.needs: list[str] = []
+        self.process: subprocess.Popen[bytes] | None = None
         self.ok = False
 
     def run(self) -> None:
         """Let pip install; the outcome is in `ok`."""
-        self.ok = run_logged(pip("install", *self.needs))
+        with LOG.open("ab") as log:
+            self.process = subprocess.Popen(pip("install", *self.needs), stdout=log, stderr=log)
+            self.ok = self.process.wait() == 0
+
+    def stop(self) -> None:
+        """End pip if it still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
 
 
 DEPENDENCIES = Dependencies()
@@ -322,4 +331,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        DEPENDENCIES.stop()
+        sys.exit(130)
