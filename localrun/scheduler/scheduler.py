@@ -280,7 +280,7 @@ class Scheduler:
         box = self._boxes[effect.runner]
         match effect:
             case ev.SendLoad(_, demand):
-                _log.info("loading %s with a window of %d", demand.model[:12], demand.load.n_ctx)
+                _log.info("loading %s with a window of %d", demand.model[:19], demand.load.n_ctx)
                 box.order(lambda runner: runner.load(demand.load))
             case ev.StopRunner():
                 box.order(_stop)

@@ -115,16 +115,18 @@ def _new_private_file(path: Path) -> IO[str]:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w")
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn with our way to stop: answers get their grace, a second signal ends at once."""
 
-    def __init__(self, config: uvicorn.Config, rooms: Rooms, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._rooms, self._ready = rooms, ready
+    def __init__(self, app: FastAPI, ready: Callable[[], None]) -> None:
+        super().__init__(_uvicorn_config(app))
+        self._rooms: Rooms = app.state.rooms
+        self._ready = ready
         self._wake = asyncio.Event()
         self._closing: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take requests, then say so."""
         await super().startup(sockets=sockets)
         if self.started:
             self._ready()
@@ -138,6 +140,7 @@ class _Server(uvicorn.Server):
                 await asyncio.wait_for(self._wake.wait(), 1.0)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, give running answers their grace, then end the children."""
         self._closing = asyncio.get_running_loop().create_task(self._rooms.close(grace_s=GRACE_S))
         await super().shutdown(sockets=sockets)
         if not self.force_exit:
@@ -208,13 +211,13 @@ def _run(
             ready(address)
 
     async def main() -> bool:
-        server = _Server(_uvicorn_config(app), app.state.rooms, tell)
+        server = Server(app, tell)
         await server.serve(sockets=sockets)
         if not server.started:
             raise BadSetting("the server could not be started; the log says why")
         return server.force_exit
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(main())
 
 
@@ -232,7 +235,8 @@ def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
     )
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where there is uvloop."""
     try:
         import uvloop  # absent on Windows
     except ImportError:

@@ -1,0 +1,129 @@
+"""A real server in a thread: real HTTP, real text worker, a real child that only plays a runner."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from localrun.backends.llamacpp import StartLlama
+from localrun.backends.text import TextWorker
+from localrun.config import Settings, child_environment
+from localrun.hardware.budget import Budget
+from localrun.server.app import Server, create_app, loop_factory
+from localrun.server.ports import bind
+from localrun.server.rooms import Parts, Rooms
+from tests.fakes.stored import store_model
+from tests.fakes.tinygguf import make_tiny
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 20.0
+GIB = 1 << 30
+
+
+@dataclass
+class Running:
+    """A server that runs in a thread."""
+
+    settings: Settings
+    log_path: Path
+    port: int = 0
+    rooms: Rooms | None = None
+    server: Server | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+    thread: threading.Thread | None = None
+    ready: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, **options) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=DEADLINE_S, **options)
+
+    def stop(self) -> None:
+        assert self.loop is not None
+        assert self.server is not None
+        self.loop.call_soon_threadsafe(self.server.stop)
+
+    def log(self) -> list[str]:
+        """What the fake runners did."""
+        return self.log_path.read_text().splitlines() if self.log_path.exists() else []
+
+    def wait_for(self, happened: Callable[[], bool]) -> None:
+        """Wait until something is so, at most `DEADLINE_S`."""
+        deadline = threading.Event()
+        timer = threading.Timer(DEADLINE_S, deadline.set)
+        timer.daemon = True
+        timer.start()
+        while not happened():
+            assert not deadline.wait(0.005), f"it did not happen; the log: {self.log()}"
+        timer.cancel()
+
+    def wait_log(self, words: str) -> None:
+        self.wait_for(lambda: any(words in line for line in self.log()))
+
+
+@contextlib.contextmanager
+def running(home: Path, *, fake: dict[str, str] | None = None, budget_bytes=GIB, **changes):
+    """Run a server in a thread over the store in `home/models`."""
+    settings = Settings(home=home, models=home / "models", port=0, **changes)
+    state = Running(settings, home / "runner.log")
+    env = child_environment(PYTHONPATH=str(ROOT), FAKE_LOG=str(state.log_path), **(fake or {}))
+    parts = Parts(
+        StartLlama(env, "tests.fakes.runner"),
+        TextWorker(env),
+        lambda: Budget(cpu_bytes=budget_bytes, n_threads=1),
+    )
+    sockets = bind(settings)
+    state.port = sockets[0].getsockname()[1]
+
+    async def main() -> None:
+        app = create_app(settings, parts)
+        state.rooms, state.loop = app.state.rooms, asyncio.get_running_loop()
+        state.server = Server(app, state.ready.set)
+        await state.server.serve(sockets=sockets)
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(main())
+
+    state.thread = threading.Thread(target=run, daemon=True)
+    state.thread.start()
+    assert state.ready.wait(DEADLINE_S)
+    try:
+        yield state
+    finally:
+        state.stop()
+        state.thread.join(DEADLINE_S)
+        for sock in sockets:
+            sock.close()
+        assert not state.thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """A store with a few tiny models; copied by nobody, changed by nobody."""
+    home = tmp_path_factory.mktemp("home")
+    tiny = make_tiny(home / "tiny.gguf", n_ctx=512)
+    other = make_tiny(home / "other.gguf", n_ctx=512, seed=1)
+    store_model(home / "models", "tiny", tiny, params={"stop": ["</s>"], "temperature": 0.5})
+    store_model(home / "models", "other", other, system="Be brief.", license="MIT")
+    return home
+
+
+@pytest.fixture(scope="module")
+def server(models) -> Iterator[Running]:
+    """One server for the tests of a module that leave it as it was."""
+    with running(models) as state:
+        yield state
+
+
+@pytest.fixture
+def client(server) -> Iterator[httpx2.Client]:
+    with server.client() as found:
+        yield found
