@@ -13,12 +13,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from localrun.errors import BadRequest, DiskFull
+from localrun.errors import BadRequest, BrokenTransfer, Cancelled, DiskFull
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ROOM_LEFT_BYTES = 64 << 20
+_PIECE_BYTES = 1 << 20
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -86,8 +88,7 @@ class Blobs:
         """
         target = self.path(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("rb+") as opened:
-            os.fsync(opened.fileno())
+        _sync_file(file)
         file.replace(target)
         sync_folder(target.parent)
         return target
@@ -139,6 +140,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def _sync_file(file: Path) -> None:
+    try:
+        descriptor = os.open(file, os.O_RDWR)
+    except PermissionError:  # a link to a file that is read-only; Linux syncs it all the same
+        descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(folder: Path) -> None:
     """Put a rename on the disk, where the system can (Windows cannot open a folder)."""
     with contextlib.suppress(PermissionError):
@@ -154,3 +166,59 @@ def _disk_full(root: Path, needed: int, free: int) -> DiskFull:
         f"{needed / 1e9:.2f} GB are to be written and {free / 1e9:.2f} GB are free under {root}",
         hint="remove models with `localrun rm`, or set LOCALRUN_MODELS to a larger disk",
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Bytes on their way into the blobs.
+
+    Attributes:
+        name: What to call them in messages.
+        read: Gives up to so many bytes more, none at the end.
+        size: How many there are to be.
+        sha256: What they are to be, 64 hex digits; empty if nobody says.
+        report: Told how many are here.
+        is_cancelled: Whether to give up.
+    """
+
+    name: str
+    read: Callable[[int], bytes]
+    size: int
+    sha256: str
+    report: Callable[[int], None]
+    is_cancelled: Callable[[], bool]
+
+
+def take_stream(blobs: Blobs, stream: Stream) -> str:
+    """Hash a stream while it is written, verify it and commit it; returns the digest.
+
+    Raises:
+        BrokenTransfer: If it is not what it was to be; what arrived is set aside.
+        Cancelled: If the stream's owner gives up.
+        DiskFull: If there is no room.
+    """
+    blobs.ensure_room(stream.size)
+    descriptor, name = tempfile.mkstemp(prefix="stream-", dir=blobs.partial("x").parent)
+    path, proof, n_bytes = Path(name), hashlib.sha256(), 0
+    try:
+        with blobs.writing(stream.size), os.fdopen(descriptor, "wb", buffering=0) as file:
+            while n_bytes <= stream.size and (piece := stream.read(_PIECE_BYTES)):
+                if stream.is_cancelled():
+                    raise Cancelled("the pull was cancelled")
+                proof.update(piece)
+                file.write(piece)
+                n_bytes += len(piece)
+                stream.report(min(n_bytes, stream.size))
+        path.chmod(0o644)
+        got = proof.hexdigest()
+        if n_bytes != stream.size or (stream.sha256 and got != stream.sha256):
+            kept = blobs.quarantine(path)
+            raise BrokenTransfer(
+                f"{stream.name} is not what was promised ({n_bytes} bytes, sha256 {got}); it was"
+                f" set aside as {kept}",
+                hint="pull it again; the file set aside may be deleted",
+            )
+        blobs.commit(path, f"sha256:{got}")
+    finally:
+        path.unlink(missing_ok=True)
+    return f"sha256:{got}"

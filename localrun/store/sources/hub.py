@@ -34,9 +34,13 @@ from localrun.errors import (
     RateLimited,
     SourceMissing,
 )
+from localrun.gguf import ByteReader
+from localrun.store.blobs import Blobs
+from localrun.store.flight import Watcher
 from localrun.store.origin import Location
-from localrun.store.quantization import RemoteFile
-from localrun.store.transfer import Resolved, Wanted
+from localrun.store.quantization import RemoteFile, group_files
+from localrun.store.sources.base import Offer, Tell
+from localrun.store.transfer import Resolved, Wanted, fetch_file, read_range
 from localrun.store.wire import retry_after_s, unreachable
 
 _TIMEOUT_S = 10.0
@@ -230,3 +234,45 @@ class Hub:
 
     def _page(self, what: str) -> str:
         return f"{self.endpoint}/{'/'.join(what.split('/')[:2])}"
+
+
+class HubSource:
+    """One repository of the Hub.
+
+    Args:
+        hub: Whom to ask.
+        repo: `user/name`.
+        blobs: Where files go.
+        revision: Branch, tag or commit.
+    """
+
+    def __init__(self, hub: Hub, repo: str, blobs: Blobs, revision: str = "main") -> None:
+        self._hub, self._repo, self._blobs = hub, repo, blobs
+        self._commit = revision
+
+    def offer(self) -> Offer:
+        """List the repository; from here on it is this commit."""
+        listing = self._hub.list_files(self._repo, self._commit)
+        self._repo, self._commit = listing.repo, listing.commit
+        return Offer(
+            where=f"hf.co/{listing.repo}@{listing.commit}",
+            groups=tuple(group_files(listing.files)),
+            license=listing.license,
+            is_gated=listing.is_gated,
+        )
+
+    def reader(self, file: RemoteFile, /) -> ByteReader:
+        """What reads spans of a file; its address is resolved once."""
+        location = self._hub.resolve(self._repo, self._commit, file.path).location
+        return lambda start, size: read_range(location, start, size)
+
+    def fetch(self, file: RemoteFile, tell: Tell, is_cancelled: Callable[[], bool]) -> str:
+        """Transfer the file."""
+        wanted = self._hub.wanted(self._repo, self._commit, file)
+        digest = f"sha256:{wanted.sha256}" if wanted.sha256 else ""
+        return fetch_file(
+            wanted,
+            lambda: self._hub.resolve(self._repo, self._commit, file.path),
+            self._blobs,
+            Watcher(lambda n: tell(digest, wanted.size, n), is_cancelled),
+        )
