@@ -68,6 +68,9 @@ PHANTOMS: dict[str, Dims] = {
         "qwen3moe", 48, 2048, 6144, 32, 4, 128, 40960, 151936,
         qk_norm=True, n_expert=128, n_expert_used=8, n_ff_expert=768,
     ),
+    "gemma2-9b": Dims(
+        "gemma2", 42, 3584, 14336, 16, 8, 256, 8192, 256000, tied=True, post_norm=True
+    ),
     "gemma3-4b": Dims(
         "gemma3", 34, 2560, 10240, 8, 4, 256, 131072, 262144,
         tied=True, qk_norm=True, post_norm=True, extra={"attention.sliding_window": 1024},
@@ -299,6 +302,78 @@ def _deepseek_v2_lite() -> tuple[str, dict[str, object], Tensors]:
     return "deepseek2", metadata, tensors | _repeat(n_layer, attention | experts, first=1)
 
 
+def _gpt_oss_20b() -> tuple[str, dict[str, object], Tensors]:
+    e, n_layer, heads, kv, dim, experts, n_vocab = 2880, 24, 64, 8, 64, 32, 201088
+    metadata: dict[str, object] = {
+        "general.file_type": 38, "context_length": 131072, "embedding_length": e,
+        "block_count": n_layer, "feed_forward_length": e, "attention.head_count": heads,
+        "attention.head_count_kv": kv, "attention.key_length": dim, "attention.value_length": dim,
+        "attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 150000.0,
+        "rope.dimension_count": dim, "attention.sliding_window": 128, "expert_count": experts,
+        "expert_used_count": 4, "expert_feed_forward_length": e, "vocab_size": n_vocab,
+    }  # fmt: skip
+    block: Tensors = {
+        "attn_norm.weight": ((e,), "F32"),
+        "post_attention_norm.weight": ((e,), "F32"),
+        "attn_sinks.weight": ((heads,), "F32"),
+        "ffn_gate_inp.weight": ((e, experts), "F32"),
+        "ffn_gate_inp.bias": ((experts,), "F32"),
+    }
+    for name, shape in {
+        "attn_q": (e, heads * dim), "attn_k": (e, kv * dim), "attn_v": (e, kv * dim),
+        "attn_output": (heads * dim, e),
+    }.items():  # fmt: skip
+        block |= {f"{name}.weight": (shape, "Q8_0"), f"{name}.bias": (shape[1:], "F32")}
+    for name in ("gate", "up", "down"):
+        block[f"ffn_{name}_exps.weight"] = ((e, e, experts), "MXFP4")
+        block[f"ffn_{name}_exps.bias"] = ((e, experts), "F32")
+    tensors: Tensors = {
+        "token_embd.weight": ((e, n_vocab), "Q8_0"),
+        "output_norm.weight": ((e,), "F32"),
+        "output.weight": ((e, n_vocab), "Q8_0"),
+    }
+    return "gpt-oss", metadata, tensors | _repeat(n_layer, block)
+
+
+def _lfm2() -> tuple[str, dict[str, object], Tensors]:
+    e, ff, heads, n_vocab = 2048, 8192, 32, 65536
+    heads_kv = [0, 0, 8, 0, 0, 8, 0, 0, 8, 0, 8, 0, 8, 0, 8, 0]
+    metadata: dict[str, object] = {
+        "general.file_type": 15, "context_length": 128000, "embedding_length": e,
+        "block_count": len(heads_kv), "feed_forward_length": ff, "attention.head_count": heads,
+        "attention.head_count_kv": heads_kv, "attention.layer_norm_rms_epsilon": 1e-5,
+        "rope.freq_base": 1e6, "vocab_size": n_vocab, "shortconv.l_cache": 3,
+    }  # fmt: skip
+    feed: Tensors = {
+        "attn_norm.weight": ((e,), "F32"),
+        "ffn_norm.weight": ((e,), "F32"),
+        "ffn_gate.weight": ((e, ff), "Q4_K"),
+        "ffn_up.weight": ((e, ff), "Q4_K"),
+        "ffn_down.weight": ((ff, e), "Q6_K"),
+    }
+    attention: Tensors = {
+        "attn_q_norm.weight": ((64,), "F32"),
+        "attn_k_norm.weight": ((64,), "F32"),
+        "attn_q.weight": ((e, e), "Q4_K"),
+        "attn_k.weight": ((e, 512), "Q4_K"),
+        "attn_v.weight": ((e, 512), "Q6_K"),
+        "attn_output.weight": ((e, e), "Q4_K"),
+    }
+    convolution: Tensors = {
+        "shortconv.conv.weight": ((3, e), "F32"),
+        "shortconv.in_proj.weight": ((e, 3 * e), "Q4_K"),
+        "shortconv.out_proj.weight": ((e, e), "Q4_K"),
+    }
+    tensors: Tensors = {
+        "token_embd.weight": ((e, n_vocab), "Q6_K"),
+        "token_embd_norm.weight": ((e,), "F32"),
+    }
+    for layer, n in enumerate(heads_kv):
+        block = feed | (attention if n else convolution)
+        tensors |= _repeat(layer + 1, block, first=layer)
+    return "lfm2", metadata, tensors
+
+
 def _repeat(n_layer: int, block: Tensors, first: int = 0) -> Tensors:
     return {f"blk.{i}.{name}": what for i in range(first, n_layer) for name, what in block.items()}
 
@@ -306,5 +381,7 @@ def _repeat(n_layer: int, block: Tensors, first: int = 0) -> Tensors:
 ODD_PHANTOMS: dict[str, Callable[[], tuple[str, dict[str, object], Tensors]]] = {
     "mamba-130m": _mamba,
     "deepseek-v2-lite": _deepseek_v2_lite,
+    "gpt-oss-20b": _gpt_oss_20b,
+    "lfm2-1.2b": _lfm2,
 }
 """More of what `make_phantom` can write, in one quantization each."""
