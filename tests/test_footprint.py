@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,12 @@ def test_a_compressed_cache_holds_keys_only(phantoms: dict[str, Path]) -> None:
     info = open_header(phantoms["deepseek-v2-lite"]).info
     assert info.is_mla
     assert kv_bytes_per_cell(info) == 27 * 576 * 2
+
+
+def test_layers_that_share_a_cache_have_none_of_their_own(phantoms: dict[str, Path]) -> None:
+    info = open_header(phantoms["llama3.1-8b"]).info
+    shared = replace(info, n_layer_kv=20)
+    assert kv_bytes(shared, n_cells=4096) == kv_bytes(info, n_cells=4096) * 20 // 32
 
 
 def test_recurrent_state_grows_with_sequences_and_not_with_context(

@@ -107,6 +107,18 @@ def test_a_first_shard_stands_for_the_whole_when_its_size_is_known(tmp_path: Pat
     assert sum(whole.layer_bytes) + whole.input_bytes + whole.output_bytes == 10_000_001
 
 
+def test_shards_of_two_models_do_not_pass_for_one(tmp_path: Path) -> None:
+    small = shard_paths(make_tiny(tmp_path / "small.gguf", shards=2))
+    large = shard_paths(make_tiny(tmp_path / "large.gguf", shards=2, n_layer=3))
+    with pytest.raises(BadModelFile, match="tensors where"):
+        open_model([small[0], large[1]])
+
+
+def test_one_file_is_a_whole_model(tmp_path: Path) -> None:
+    path = make_tiny(tmp_path / "tiny.gguf")
+    assert open_model([path]) == open_header(path).info
+
+
 FOREIGN: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "the file is empty"),
     "web page": (b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "a web page"),
@@ -224,6 +236,19 @@ def test_a_source_that_ends_early_is_cut_short() -> None:
     content = tiny_bytes()
     with pytest.raises(BadModelFile, match="cut short"):
         read_header(lambda at, size: content[at : min(at + size, 500)], len(content))
+
+
+def test_texts_may_end_beyond_what_has_been_read() -> None:
+    long = "x" * (3 << 20)
+    tokens = struct.pack("<IQ", 8, 2) + text("a") + text(long)
+    content = header_of(pair("tokenizer.ggml.tokens", 9, tokens) + pair("z", 8, text("end")), 2)
+    assert read(content).metadata["z"] == "end"
+
+
+def test_a_header_beyond_reason_is_not_read() -> None:
+    content = header_of(pair("a", 9, struct.pack("<IQ", 10, 100 << 20)), 1)
+    with pytest.raises(BadModelFile, match="a header of more than 256 MiB"):
+        read_header(lambda at, size: content[at : at + size], 1 << 40)
 
 
 def test_unknown_file_types_and_keys_do_no_harm() -> None:

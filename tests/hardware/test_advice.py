@@ -50,6 +50,12 @@ def test_a_cuda_wheel_without_avx2_is_told_and_rebuilt_with_cuda() -> None:
     )
 
 
+def test_an_amd_build_without_avx2_is_rebuilt_with_hip() -> None:
+    machine = replace(MACHINE, gpus=(replace(CARD, vendor="amd"),))
+    engine = replace(CUDA_BUILD, system_info="CPU : AVX = 1 |")
+    assert "-DGGML_HIP=ON" in advise(machine, engine)[0].command
+
+
 def test_a_gpu_build_that_sees_no_gpu_is_told() -> None:
     (advice,) = advise(WITH_CARD, replace(CUDA_BUILD, devices=()))
     assert "sees none" in advice.text

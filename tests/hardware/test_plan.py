@@ -181,6 +181,20 @@ def test_recurrent_state_is_not_kept_for_idle_sequences() -> None:
     assert placement.n_seq_max == placement.n_slots + 1
 
 
+def test_an_encoder_takes_its_whole_input_in_one_graph() -> None:
+    facts = replace(info("llama3.2-1b"), is_causal=False, is_embedder=True, n_ctx_train=512)
+    placement = place(facts, budget(), Wish())
+    assert (placement.n_ctx, placement.n_batch, placement.n_ubatch) == (512, 512, 512)
+
+
+def test_with_no_room_to_spare_there_is_one_slot() -> None:
+    facts = info("llama3.1-8b")
+    wish = Wish(num_ctx=4096, kv_cache_type="f16", num_batch=512)
+    one = place(facts, budget(), replace(wish, num_parallel=1)).need_bytes["cpu"]
+    tight = replace(budget(), cpu_bytes=one)
+    assert place(facts, tight, wish).n_slots == 1
+
+
 def test_a_kv_type_is_kept_where_it_can_be() -> None:
     asked = Wish(kv_cache_type="q4_0")
     assert place(info("llama3.1-8b"), budget(22), asked).type_v == "q4_0"
@@ -366,6 +380,15 @@ def test_candidates_without_a_header_are_judged_by_size() -> None:
     blind = choose([Candidate("Q4_K_M", 4 * GIB), Candidate("Q8_0", 80 * GIB)], budget(6.7), Wish())
     assert [row.fits for row in blind.rows] == [True, False]
     assert "needs about 100.0 GiB" in blind.rows[1].reason
+
+
+def test_formats_that_nobody_knows_are_told_apart_by_size() -> None:
+    known = info("llama3.1-8b")
+    offers = [Candidate(q, n * GIB, known) for q, n in (("XQ9_A", 4), ("XQ9_B", 5))]
+    choice = choose(offers, budget(6.7), Wish())
+    assert choice.chosen is not None
+    assert choice.chosen.candidate is offers[0]
+    assert "finer" in choice.rows[1].reason
 
 
 def test_embedding_models_stay_fine() -> None:

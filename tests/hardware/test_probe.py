@@ -237,6 +237,28 @@ def test_amd_gpus_are_found_in_sysfs(tmp_path: Path) -> None:
     assert (gpu.name, gpu.free_bytes) == ("AMD GPU 0x744c", 15 * GIB)
 
 
+def test_only_amd_cards_with_memory_of_their_own_count(tmp_path: Path) -> None:
+    files: dict[str, str] = {}
+    for i, vendor in enumerate(("0x1002", "0x8086")):
+        device = f"sys/class/drm/card{i}/device"
+        files |= {
+            f"{device}/vendor": vendor,
+            f"{device}/product_name": "Radeon Pro W7900\n",
+            f"{device}/mem_info_vram_total": f"{48 * GIB}",
+            f"{device}/mem_info_vram_used": "0",
+        }
+    (gpu,) = linux.read_amd_gpus(write_root(tmp_path, files=files))
+    assert (gpu.name, gpu.driver) == ("Radeon Pro W7900", "")
+
+
+def test_a_machine_that_hides_its_control_group_and_status_is_still_read(tmp_path: Path) -> None:
+    root = write_root(tmp_path)
+    (root / "proc/self/cgroup").unlink()
+    (root / "proc/self/status").unlink()
+    assert linux.read_cores(root) == linux.Cores(8, 16, 8)
+    assert linux.read_memory(root).limit_bytes is None
+
+
 def test_an_apple_gpu_is_a_share_of_the_memory() -> None:
     gpu = apple_gpu("Apple M3", Memory(16 * GIB, 10 * GIB))
     assert (gpu.total_bytes, gpu.free_bytes, gpu.is_unified) == (12 * GIB, 10 * GIB, True)
