@@ -226,7 +226,7 @@ def take_own_wheel(engine: str) -> bool:
     cache = wheel_cache()
     if not any(cache.glob("llama_cpp_python-*.whl")):
         return False
-    say("installing the engine built earlier")
+    say("installing the engine that was built here")
     options = ("--no-index", "--no-deps", "--find-links", str(cache))
     if run_logged(pip("install", *options, engine)) and check_engine():
         return True
@@ -249,7 +249,9 @@ def compile_engine(engine: str) -> bool:
     options = ("-v", "--no-deps", "--no-cache-dir", "--no-binary", "llama-cpp-python")
     command = pip("wheel", *options, "--wheel-dir", str(wheel_cache()), engine)
     with LOG.open("ab") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=env)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env
+        )
         assert process.stdout is not None
         show_progress(process.stdout, log)
     return process.wait() == 0 and take_own_wheel(engine)
