@@ -3,8 +3,6 @@
 Processes share by the file lock of the work itself (`transfer`).
 """
 
-# ruff: noqa: SLF001 (a flight and its functions are one)
-
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from localrun.store.wire import cancelled
 
 _TICK_S = 0.06
+_GOODBYE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,11 @@ class Watcher:
 
 
 class Flight:
-    """The work under way; `completed` is set by it and read by who waits."""
+    """The work under way.
+
+    Attributes:
+        completed: Bytes that are here; set by the work, read by who waits.
+    """
 
     def __init__(self) -> None:
         self.completed = 0
@@ -37,6 +40,8 @@ class Flight:
         self._is_dropped = threading.Event()
         self._digest = ""
         self._error: BaseException | None = None
+
+    # ── for the work ──────────────────────────────────────────────────────────────────────────
 
     def check(self) -> None:
         """End the work if nobody wants it any more.
@@ -55,9 +60,44 @@ class Flight:
         if self._is_dropped.wait(seconds):
             raise cancelled()
 
+    def run(self, work: Callable[["Flight"], str]) -> None:
+        """Do the work and keep how it ended; on a thread of its own."""
+        try:
+            self._digest = work(self)
+        except BaseException as error:  # noqa: BLE001 (raised again in every waiting thread)
+            self._error = error
+
+    def end(self) -> None:
+        """Let everyone go on who waits."""
+        self._is_ended.set()
+
+    # ── for who waits ─────────────────────────────────────────────────────────────────────────
+
+    def join(self) -> None:
+        """Count one more who waits; under the registry's lock."""
+        self._n_waiting += 1
+
+    def leave(self) -> bool:
+        """Count one less; True if the work was dropped by this. Under the registry's lock."""
+        self._n_waiting -= 1
+        if self._n_waiting or self._is_ended.is_set():
+            return False
+        self._is_dropped.set()
+        return True
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end at most so long; True if it has come."""
+        return self._is_ended.wait(seconds)
+
+    def result(self) -> str:
+        """The digest that the work returned, or its error raised."""
+        if self._error is not None:
+            raise self._error
+        return self._digest
+
 
 _flights: dict[str, Flight] = {}
-_lock = threading.Lock()
+_registry = threading.Lock()
 
 
 def share(key: str, work: Callable[[Flight], str], watcher: Watcher) -> str:
@@ -74,53 +114,42 @@ def share(key: str, work: Callable[[Flight], str], watcher: Watcher) -> str:
     """
     flight = _join(key, work)
     try:
-        while not flight._is_ended.wait(_TICK_S):
+        while not flight.wait(_TICK_S):
             watcher.report(flight.completed)
             if watcher.is_cancelled():
                 raise cancelled()
     finally:
         _leave(key, flight)
-    return _result(flight, watcher)
+    digest = flight.result()
+    watcher.report(flight.completed)
+    return digest
 
 
 def _join(key: str, work: Callable[[Flight], str]) -> Flight:
-    with _lock:
+    with _registry:
         flight = _flights.get(key)
         if flight is None:
             flight = _flights[key] = Flight()
             threading.Thread(
-                target=_run, args=(key, flight, work), name="flight", daemon=True
+                target=_fly, args=(key, flight, work), name="flight", daemon=True
             ).start()
-        flight._n_waiting += 1
+        flight.join()
         return flight
 
 
-def _run(key: str, flight: Flight, work: Callable[[Flight], str]) -> None:
-    try:
-        flight._digest = work(flight)
-    except BaseException as error:  # noqa: BLE001 (raised again in every waiting thread)
-        flight._error = error
-    finally:
-        with _lock:
-            if _flights.get(key) is flight:
-                del _flights[key]
-        flight._is_ended.set()
+def _fly(key: str, flight: Flight, work: Callable[[Flight], str]) -> None:
+    flight.run(work)
+    with _registry:
+        if _flights.get(key) is flight:
+            del _flights[key]
+        flight.end()
 
 
 def _leave(key: str, flight: Flight) -> None:
-    with _lock:
-        flight._n_waiting -= 1
-        is_last = flight._n_waiting == 0 and not flight._is_ended.is_set()
-        if is_last:
-            flight._is_dropped.set()
-            # Who asks from now on starts anew, and waits for the file's lock until we are gone.
-            _flights.pop(key, None)
-    if is_last:
-        flight._is_ended.wait(5.0)
-
-
-def _result(flight: Flight, watcher: Watcher) -> str:
-    if flight._error is not None:
-        raise flight._error
-    watcher.report(flight.completed)
-    return flight._digest
+    with _registry:
+        is_dropped = flight.leave()
+        if is_dropped and _flights.get(key) is flight:
+            # Who asks from now on starts anew, and waits for the file's lock until this ends.
+            del _flights[key]
+    if is_dropped:
+        flight.wait(_GOODBYE_S)

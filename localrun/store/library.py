@@ -160,7 +160,11 @@ class Library:
         path = self._locate(name)
         if path is None:
             return frozenset()
-        return (self._digests_at(path) - manifest.digests) - self._referenced(other_than=path)
+        try:
+            others = self._referenced(other_than=path)
+        except BadManifest:
+            return frozenset()
+        return self._digests_at(path) - manifest.digests - others
 
     def delete(self, name: ModelName) -> None:
         """Remove a model, and its blobs that no other model has.
@@ -326,12 +330,18 @@ class Library:
 
     def _referenced(self, *, other_than: Path | None = None) -> frozenset[str]:
         paths = (path for path in self._manifest_paths() if path != other_than)
-        return frozenset().union(*(self._digests_at(path) for path in paths))
+        return frozenset(
+            digest for path in paths for digest in parse_manifest(path.read_bytes()).digests
+        )
 
     def _drop_unreferenced(self, digests: frozenset[str]) -> None:
         if not digests:
             return
-        for digest in digests - self._referenced():
+        try:
+            unreferenced = digests - self._referenced()
+        except BadManifest:
+            return  # a manifest that cannot be read may own any blob
+        for digest in unreferenced:
             # A foreign manifest may hold what is no digest; then there is no file of ours either.
             with contextlib.suppress(BadRequest):
                 self.blobs.remove(digest)

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import httpcore2
 import httpx2
@@ -26,7 +25,7 @@ from localrun.errors import (
 from localrun.store.origin import Location, next_location, origin_of
 
 # httpcore reads 64 KiB at a time; eight times as much halves the CPU cost of a fast transfer.
-httpcore2.HTTP11Connection.READ_NUM_BYTES = 512 << 10
+httpcore2.HTTP11Connection.READ_NUM_BYTES = 512 << 10  # pyright: ignore[reportAttributeAccessIssue]  # typed as its value
 
 _LATER = {408, 425, 429, 500, 502, 503, 504}
 _EXPIRED = {401, 403, 404, 410}
@@ -186,10 +185,10 @@ def unreachable(url: str, cause: Exception) -> Offline:
 
 def retry_after_s(headers: httpx2.Headers) -> float:
     """Seconds that an answer asks to wait, by `Retry-After` or the Hub's `RateLimit`; else 0."""
-    text = cast("str", headers.get("Retry-After", ""))
+    text = str(headers.get("Retry-After", ""))
     if text.strip().isdecimal():
         return float(text)
-    for field in cast("str", headers.get("RateLimit", "")).split(";"):
+    for field in str(headers.get("RateLimit", "")).split(";"):
         name, _, value = field.strip().partition("=")
         if name == "t" and value.isdecimal():
             return float(value)

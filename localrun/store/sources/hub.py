@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx2
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_token, hf_hub_url
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_hf_file_metadata,  # pyright: ignore[reportUnknownVariableType]  # a bare dict in it
+    get_token,
+    hf_hub_url,
+)
 from huggingface_hub.errors import (
     DisabledRepoError,
     EntryNotFoundError,

