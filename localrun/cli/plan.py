@@ -3,15 +3,34 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from localrun.cli.tables import size_text, table
 from localrun.config import Settings
-from localrun.gguf import open_header
+from localrun.errors import InvalidName, ModelNotFound
+from localrun.gguf import open_model
 from localrun.hardware.machine import EngineBuild, Machine
-from localrun.hardware.plan import Candidate, Choice, Placement, Wish, budget_of, choose
+from localrun.hardware.plan import Budget, Candidate, Placement, Row, budget_of, choose
+from localrun.store.catalog import Catalog
 from localrun.store.library import Library
+from localrun.store.pull import understand
+from localrun.store.selection import choose_group, wish_of
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What could be taken of a model.
+
+    Attributes:
+        rows: Every candidate with its verdict; one is the chosen one.
+        advice: What else to consider; empty if nothing.
+        unusable: Label and reason of what could not be considered.
+    """
+
+    rows: tuple[Row, ...]
+    advice: str = ""
+    unusable: tuple[tuple[str, str], ...] = ()
 
 
 def print_plan(
@@ -19,31 +38,57 @@ def print_plan(
 ) -> None:
     """Print every candidate with its verdict, and the placement of the one chosen.
 
+    A model that is not here is looked up at its source; only headers are fetched.
+
     Raises:
         LocalrunError: If there is no such model, or its header cannot be read.
     """
-    candidates = _candidates(model, settings)
     overhead = settings.gpu_overhead_bytes
     budget = budget_of(machine, overhead_bytes=overhead, engine_uses_gpu=build.uses_gpu)
-    choice = choose(candidates, budget, wish_of(settings))
+    plan = make_plan(model, budget, settings)
     if as_json:
-        print(json.dumps(to_json(choice), ensure_ascii=False, indent=2))
+        print(json.dumps(to_json(plan), ensure_ascii=False, indent=2))
     else:
-        sys.stdout.write(describe(choice))
+        sys.stdout.write(describe(plan))
 
 
-def wish_of(settings: Settings) -> Wish:
-    """What the settings ask of every placement."""
-    return Wish(
-        num_ctx=settings.context_length or None,
-        num_parallel=settings.num_parallel,
-        kv_cache_type=settings.kv_cache_type,
-        flash_attention=settings.flash_attention,
+def make_plan(model: str, budget: Budget, settings: Settings) -> Plan:
+    """Find the model and place it: a file, one that is here, or one at its source.
+
+    Raises:
+        LocalrunError: If there is no such model, or its header cannot be read.
+    """
+    library = Library(settings.models)
+    try:
+        return _plan_of_files(library.find(model).model_paths, budget, settings)
+    except (ModelNotFound, InvalidName):  # a path is no name
+        pass
+    errand = understand(model, library, Catalog.load(settings.catalog), settings, allow_files=True)
+    groups = errand.source.offer().groups
+    chosen = choose_group(groups, errand.source, errand.quantization, budget, settings)
+    label = chosen.group.label
+    rows = tuple(
+        replace(
+            row,
+            is_chosen=row.candidate.label == label,
+            reason=chosen.reason if row.candidate.label == label else row.reason,
+        )
+        for row in chosen.rows
     )
+    unusable = tuple((group.label, group.unusable) for group in chosen.unusable)
+    return Plan(rows, chosen.advice, unusable)
 
 
-def describe(choice: Choice) -> str:
-    """The choice for people: a row each, then where the chosen one goes."""
+def _plan_of_files(paths: Sequence[Path], budget: Budget, settings: Settings) -> Plan:
+    info = open_model(paths)
+    n_bytes = sum(path.stat().st_size for path in paths)
+    candidate = Candidate(info.file_type or "unknown", n_bytes, info)
+    choice = choose([candidate], budget, wish_of(settings))
+    return Plan(choice.rows, choice.advice)
+
+
+def describe(plan: Plan) -> str:
+    """The plan for people: a row each, then where the chosen one goes."""
     rows = [
         (
             "★" if row.is_chosen else " ",
@@ -52,12 +97,14 @@ def describe(choice: Choice) -> str:
             row.placement.where if row.placement else ("?" if row.fits else "does not fit"),
             row.reason,
         )
-        for row in choice.rows
+        for row in plan.rows
     ]
+    rows += [(" ", label, "", "cannot be taken", reason) for label, reason in plan.unusable]
     text = table(("", "QUANTIZATION", "SIZE", "RUNS ON", "REASON"), rows)
-    if choice.chosen is not None and choice.chosen.placement is not None:
-        text += "\n" + _describe_placement(choice.chosen.placement)
-    return text + (f"\n{choice.advice}\n" if choice.advice else "")
+    for row in plan.rows:
+        if row.is_chosen and row.placement is not None:
+            text += "\n" + _describe_placement(row.placement)
+    return text + (f"\n{plan.advice}\n" if plan.advice else "")
 
 
 def _describe_placement(placement: Placement) -> str:
@@ -75,31 +122,19 @@ def _describe_placement(placement: Placement) -> str:
     return "".join(f"{name:<11}{value}\n" for name, value in rows)
 
 
-def to_json(choice: Choice) -> dict[str, object]:
-    """The choice for programs."""
+def to_json(plan: Plan) -> dict[str, object]:
+    """The plan for programs."""
     rows: list[dict[str, object]] = [
         {
             "quantization": row.candidate.quantization,
+            "label": row.candidate.label,
             "n_bytes": row.candidate.n_bytes,
             "fits": row.fits,
             "reason": row.reason,
             "is_chosen": row.is_chosen,
             "placement": asdict(row.placement) if row.placement else None,
         }
-        for row in choice.rows
+        for row in plan.rows
     ]
-    return {"rows": rows, "advice": choice.advice}
-
-
-def _candidates(model: str, settings: Settings) -> list[Candidate]:
-    """The files that the name could mean: a path, a model here, or what its source offers."""
-    file = Path(model).expanduser()
-    if file.suffix == ".gguf" and file.is_file():
-        return [_candidate([file])]
-    return [_candidate(Library(settings.models).find(model).model_paths)]
-
-
-def _candidate(paths: Sequence[Path]) -> Candidate:
-    info = open_header(paths[0]).info
-    n_bytes = sum(path.stat().st_size for path in paths)
-    return Candidate(info.file_type or "unknown", n_bytes, info)
+    unusable = [{"label": label, "reason": reason} for label, reason in plan.unusable]
+    return {"rows": rows, "unusable": unusable, "advice": plan.advice}

@@ -86,8 +86,8 @@ def plan_table(rows: list[Json]) -> str:
     """Every candidate of a choice, the chosen one marked, each with its reason."""
     cells = [
         (
-            "★" if row.get("is_chosen") or row.get("chosen") else " ",
-            text(row, "quantization") or text(row, "label"),
+            "★" if row.get("is_chosen") else " ",
+            text(row, "label") or text(row, "quantization"),
             size_text(number(row, "n_bytes")),
             text(row, "reason"),
         )

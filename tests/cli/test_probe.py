@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from localrun.cli.plan import describe, to_json
+from localrun.cli.plan import Plan, describe, to_json
 from localrun.gguf import open_header
 from localrun.hardware.plan import Budget, Candidate, GpuBudget, Wish, choose
 from tests.cli.conftest import Run
@@ -63,6 +63,12 @@ def test_plan_of_a_file_is_printed(run: Run, tmp_path: Path) -> None:
     assert json.loads(run("probe", str(file), "--json").stdout)["rows"][0]["is_chosen"] is True
 
 
+def test_model_that_nobody_knows_gets_near_names(run: Run) -> None:
+    done = run("probe", "lama2")
+    assert done.returncode == 1
+    assert "llama2" in done.stderr
+
+
 def test_damaged_file_is_an_error_with_exit_1(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(10))
     done = run("probe", str(tmp_path / "bad.gguf"))
@@ -78,9 +84,11 @@ def test_plan_of_a_7b_model_marks_the_chosen_row(tmp_path: Path) -> None:
     ]
     gpu = GpuBudget("CUDA0", 0, 7 * GIB, 6 * GIB)
     choice = choose(candidates, Budget(4 * GIB, (gpu,), n_threads=4), Wish())
-    lines = describe(choice).splitlines()
+    plan = Plan(choice.rows, choice.advice, (("odd", "an adapter"),))
+    lines = describe(plan).splitlines()
     assert lines[1].split()[:5] == ["★", "Q4_K_M", "4.0", "GB", "CUDA0"]
     assert "does not fit" in lines[2]
-    rows = to_json(choice)["rows"]
+    assert lines[3].split() == ["odd", "cannot", "be", "taken", "an", "adapter"]
+    rows = to_json(plan)["rows"]
     assert isinstance(rows, list)
     assert [row["is_chosen"] for row in rows] == [True, False]
