@@ -5,6 +5,7 @@ A request tells it by its first stop string, `fake: ORDER [NUMBER]`; without one
 
     FAKE_LOAD=refuse | crash | stall | hold     (hold: waits for the file FAKE_RELEASE)
     FAKE_NEED=BYTES                             (what it asks for; the load's own by default)
+    FAKE_PACE=SECONDS                           (between steps)
     FAKE_LOG=PATH                               (a line for each thing that happens)
 """
 
@@ -78,8 +79,11 @@ class FakeRunner:
         if not self._load():
             self._pipe.flush(5.0)
             return
+        pace_s = float(os.environ.get("FAKE_PACE", "0"))
         while True:
             moves = self._step()
+            if moves and pace_s:
+                threading.Event().wait(pace_s)
             self._take(wait=not moves)
 
     def log(self, line: str) -> None:

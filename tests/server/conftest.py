@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,7 @@ class Running:
 def running(home: Path, *, fake: dict[str, str] | None = None, budget_bytes=GIB, **changes):
     """Run a server in a thread over the store in `home/models`."""
     settings = Settings(home=home, models=home / "models", port=0, **changes)
-    state = Running(settings, home / "runner.log")
+    state = Running(settings, home / f"runner-{uuid.uuid4().hex}.log")
     env = child_environment(PYTHONPATH=str(ROOT), FAKE_LOG=str(state.log_path), **(fake or {}))
     parts = Parts(
         StartLlama(env, "tests.fakes.runner"),
@@ -98,7 +99,8 @@ def running(home: Path, *, fake: dict[str, str] | None = None, budget_bytes=GIB,
     try:
         yield state
     finally:
-        state.stop()
+        with contextlib.suppress(RuntimeError):  # it has ended already
+            state.stop()
         state.thread.join(DEADLINE_S)
         for sock in sockets:
             sock.close()

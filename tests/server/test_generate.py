@@ -166,7 +166,10 @@ def test_a_disconnect_cancels_the_request(client, server):
 
 
 def test_a_disconnect_cancels_a_request_that_is_not_streamed(server):
-    n_cancels = sum("cancel" in line for line in server.log())
+    def count(word):
+        return sum(word in line for line in server.log())
+
+    n_cancels, n_stalls = count("cancel"), count("stall")
     body = json.dumps(
         {"model": "tiny", "prompt": "x", "stream": False, "options": {"stop": ["fake: stall 2"]}}
     ).encode()
@@ -175,10 +178,8 @@ def test_a_disconnect_cancels_a_request_that_is_not_streamed(server):
             f"POST /api/generate HTTP/1.1\r\nHost: x.local\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         sock.sendall(head.encode() + body)
-        n_submits = sum("submit" in line for line in server.log())
-        server.wait_for(lambda: sum("submit" in line for line in server.log()) >= n_submits)
-        server.wait_for(lambda: any("stall" in line for line in server.log()[-2:]))
-    server.wait_for(lambda: sum("cancel" in line for line in server.log()) > n_cancels)
+        server.wait_for(lambda: count("stall") > n_stalls)
+    server.wait_for(lambda: count("cancel") > n_cancels)
 
 
 def test_a_slow_client_pauses_itself_only(client, server):

@@ -3,6 +3,7 @@
 What is not built yet is refused with a 400 that says so, never ignored.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -164,7 +165,9 @@ def _check_format(value: object) -> None:
         return
     if value == "json" or isinstance(value, dict):
         raise Unsupported(f'"format" is {_LATER}')
-    raise BadRequest(f'invalid format: {value!r}; expected "json" or a valid JSON Schema object')
+    raise BadRequest(
+        f'invalid format: {json.dumps(value)}; expected "json" or a valid JSON Schema object'
+    )
 
 
 def _wants_thinking(value: object) -> bool:
