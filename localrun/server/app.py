@@ -62,6 +62,8 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
         title="localrun",
         version=__version__,
         openapi_url=None,
+        # Nothing leaves this machine because of a variable that was set for another program.
+        telemetry={"auto_configure": False, "tracing": False, "metrics": False, "logs": False},
         lifespan=_lifespan,
         redirect_slashes=False,
         exception_handlers={404: _not_found, 405: _not_allowed},
@@ -150,6 +152,7 @@ class Server(uvicorn.Server):
         """A signal came; on the loop."""
         if self.should_exit:
             self.force_exit = True
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # no trace of the cut
         self.should_exit = True
         self._wake.set()
 

@@ -16,6 +16,7 @@ from localrun.server.wire import dump
 
 if TYPE_CHECKING:
     from localrun.hardware.budget import Budget
+    from localrun.server.rooms import Pull
     from localrun.store.library import StoredModel
     from localrun.store.pull import PullEvent
 
@@ -102,6 +103,8 @@ async def pull(call: Call) -> None:
     request = read_pull(call.body)
     if not request.model:
         raise BadRequest("invalid model name")
+    if not request.model.lower().endswith(".gguf"):
+        parse_name(request.model)  # a wrong name is refused before the answer begins
     budget = await call.rooms.planner.budget()
     errand = _Errand(call, request.model, budget)
     if not request.stream:
@@ -118,8 +121,8 @@ class _Errand:
     def __init__(self, call: Call, name: str, budget: "Budget") -> None:
         self._rooms, self._name, self._budget = call.rooms, name, budget
         token = call.rooms.cli_token
-        given = call.header(LOCAL_HEADER)
-        self._allow_files = bool(token) and hmac.compare_digest(token, given)
+        given = call.header(LOCAL_HEADER).encode("latin-1")
+        self._allow_files = bool(token) and hmac.compare_digest(token.encode(), given)
         self._cancelled = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._events: list[PullEvent] = []
@@ -148,10 +151,9 @@ class _Errand:
             work.add_done_callback(_read_error)
 
     def _fetch(self) -> "StoredModel":
-        # huggingface_hub and its friends are imported by the first pull, in this thread.
         from localrun.store.catalog import Catalog
-        from localrun.store.pull import pull as pull_model
 
+        pull_model = self._rooms.parts.pull or _store_pull()
         settings = self._rooms.settings
         return pull_model(
             self._name,
@@ -183,6 +185,12 @@ class _Errand:
         self._news.set()
 
 
+def _store_pull() -> "Pull":
+    from localrun.store.pull import pull as pull_model
+
+    return pull_model
+
+
 def _record(event: "PullEvent") -> bytes:
     fields: dict[str, object] = {"status": event.status}
     if event.digest:
@@ -193,8 +201,10 @@ def _record(event: "PullEvent") -> bytes:
         fields["completed"] = event.completed
     if event.plan:
         fields["plan"] = event.plan
-    if hint := getattr(event, "hint", ""):
-        fields["hint"] = hint
+    if event.hint:
+        fields["hint"] = event.hint
+    if event.name:
+        fields["name"] = event.name
     return dump(fields) + b"\n"
 
 

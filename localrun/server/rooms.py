@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from localrun.backends.base import StartRunner
 from localrun.backends.llamacpp import StartLlama
@@ -24,18 +24,43 @@ from localrun.store.library import Library, StoredModel
 
 if TYPE_CHECKING:
     from localrun.server.answers import Call
+    from localrun.store.catalog import Catalog
+    from localrun.store.pull import PullEvent
 
 _N_PULLS = 8
 _TOLD_S = 2.0
 
 
+class Pull(Protocol):
+    """What `localrun.store.pull.pull` is; blocking."""
+
+    def __call__(  # noqa: PLR0913 (the border that the store agreed on)
+        self,
+        text: str,
+        *,
+        library: Library,
+        catalog: "Catalog",
+        settings: Settings,
+        budget: Budget,
+        allow_files: bool,
+        report: "Callable[[PullEvent], None]",
+        cancelled: Callable[[], bool],
+    ) -> StoredModel:
+        """Bring a model to this machine."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What tests replace: how runners start, who prepares text, what the machine has."""
+    """What tests replace: how runners start, who prepares text, what the machine has, who pulls.
+
+    `pull` None is the store's own, imported by the first pull: it brings huggingface_hub.
+    """
 
     start_runner: StartRunner
     text: TextWorker
     measure: Callable[[], Budget]
+    pull: Pull | None = None
 
 
 @dataclass(slots=True)

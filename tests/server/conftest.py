@@ -70,7 +70,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(home: Path, *, fake: dict[str, str] | None = None, budget_bytes=GIB, **changes):
+def running(
+    home: Path, *, fake: dict[str, str] | None = None, budget_bytes=GIB, pull=None, **changes
+):
     """Run a server in a thread over the store in `home/models`."""
     settings = Settings(home=home, models=home / "models", port=0, **changes)
     state = Running(settings, home / f"runner-{uuid.uuid4().hex}.log")
@@ -79,6 +81,7 @@ def running(home: Path, *, fake: dict[str, str] | None = None, budget_bytes=GIB,
         StartLlama(env, "tests.fakes.runner"),
         TextWorker(env),
         lambda: Budget(cpu_bytes=budget_bytes, n_threads=1),
+        pull,
     )
     sockets = bind(settings)
     state.port = sockets[0].getsockname()[1]
