@@ -67,7 +67,10 @@ def next_location(
         BrokenTransfer: If the target is no http address, drops TLS, or leads from a public source
             into a private network.
     """
-    url = urljoin(current, target)
+    try:
+        url = urljoin(current, target)
+    except ValueError as error:
+        raise BrokenTransfer(f"the source points to {target!r}, which is no address") from error
     scheme, host, _ = origin_of(url)
     home_scheme, home_host, _ = origin_of(home)
     if origin_of(url) == origin_of(home):

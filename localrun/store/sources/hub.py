@@ -50,7 +50,7 @@ from localrun.store.transfer import Resolved, Wanted, fetch_file, read_range
 from localrun.store.wire import retry_after_s, unreachable
 
 _TIMEOUT_S = 10.0
-_TRIES, _PAUSE_S = 3, 0.5
+_TRIES = 3
 
 _Answer = TypeVar("_Answer")
 
@@ -81,12 +81,19 @@ class Hub:
         endpoint: Its address; empty for the library's own setting.
         is_offline: Never ask; every call raises `Offline`.
         token: None takes the user's (environment or token file), False sends none.
+        pause_s: Seconds before a question is asked a second time.
     """
 
     def __init__(
-        self, endpoint: str = "", *, is_offline: bool = False, token: str | bool | None = None
+        self,
+        endpoint: str = "",
+        *,
+        is_offline: bool = False,
+        token: str | bool | None = None,
+        pause_s: float = 0.5,
     ) -> None:
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        self._pause_s = pause_s
         self._is_offline = is_offline or constants.HF_HUB_OFFLINE
         if token is None and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
             token = get_token()
@@ -168,7 +175,7 @@ class Hub:
             except Offline:
                 if n_tries == _TRIES:
                     raise
-                threading.Event().wait(_PAUSE_S * n_tries)
+                threading.Event().wait(self._pause_s * n_tries)
         raise AssertionError
 
     @contextmanager
