@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from localrun.cli.pull import short_names
 from localrun.cli.tables import size_text, table
 from localrun.config import Settings
 from localrun.errors import InvalidName, ModelNotFound
@@ -89,15 +90,16 @@ def _plan_of_files(paths: Sequence[Path], budget: Budget, settings: Settings) ->
 
 def describe(plan: Plan) -> str:
     """The plan for people: a row each, then where the chosen one goes."""
+    names = short_names([(row.candidate.quantization, row.candidate.label) for row in plan.rows])
     rows = [
         (
             "★" if row.is_chosen else " ",
-            row.candidate.label or row.candidate.quantization,
+            name,
             size_text(row.candidate.n_bytes),
             row.placement.where if row.placement else ("?" if row.fits else "does not fit"),
             row.reason,
         )
-        for row in plan.rows
+        for row, name in zip(plan.rows, names, strict=True)
     ]
     rows += [(" ", label, "", "cannot be taken", reason) for label, reason in plan.unusable]
     text = table(("", "QUANTIZATION", "SIZE", "RUNS ON", "REASON"), rows)

@@ -76,7 +76,8 @@ def _show(event: Json, progress: Progress) -> None:
         progress.transfer(status, digest, int(total), int(number(event, "completed")))
     elif status and not digest:
         progress.status(status)
-    if rows := array(event, "plan"):
+    rows = array(event, "plan")
+    if len(rows) > 1:
         progress.note(plan_table(rows))
     if hint := text(event, "hint"):
         progress.note(hint)
@@ -84,13 +85,24 @@ def _show(event: Json, progress: Progress) -> None:
 
 def plan_table(rows: list[Json]) -> str:
     """Every candidate of a choice, the chosen one marked, each with its reason."""
+    pairs = [(text(row, "quantization"), text(row, "label")) for row in rows]
+    names = short_names(pairs)
     cells = [
         (
             "★" if row.get("is_chosen") else " ",
-            text(row, "label") or text(row, "quantization"),
+            name,
             size_text(number(row, "n_bytes")),
             text(row, "reason"),
         )
-        for row in rows
+        for row, name in zip(rows, names, strict=True)
     ]
     return table(("", "QUANTIZATION", "SIZE", "VERDICT"), cells)
+
+
+def short_names(pairs: list[tuple[str, str]]) -> list[str]:
+    """The quantization where it tells candidates apart, else the label: (quantization, label)."""
+    kinds = [quantization for quantization, _ in pairs]
+    return [
+        quantization if quantization and kinds.count(quantization) == 1 else label
+        for quantization, label in pairs
+    ]
