@@ -1,9 +1,7 @@
 """A process that fetches is killed, at every kind of point; the next one goes on from there."""
 
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from localrun.config import child_environment
 from localrun.store.journal import read_completed
 from tests.fakes.hub import FakeHub, Fault
 from tests.store.conftest import SIZE
-from tests.store.fetching import fetch
+from tests.store.fetching import child_command, fetch
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -50,9 +48,8 @@ def test_a_kill_costs_at_most_a_mebibyte_a_part(
     if point == "setback":
         hub.faults = [Fault("cdn", drop_at=3 * MIB)]
     root, witness = tmp_path / "store", tmp_path / "witness"
-    child = [sys.executable, "-m", "tests.store.fetch_child"]
     ended = subprocess.run(
-        [*child, hub.url, str(root), point, str(nth), str(witness)],
+        child_command(hub, root, point, nth, witness),
         env=environment,
         cwd=ROOT,
         timeout=30,
@@ -78,17 +75,24 @@ def _bytes_that_arrived(root: Path, large: Path) -> int:
     n_bytes = 0
     for start in range(0, SIZE, PART):
         end = min(start + PART, SIZE)
-        n_bytes += len(os.path.commonprefix([got[start:end], true[start:end]]))
+        n_bytes += _n_alike(got[start:end], true[start:end])
     assert read_completed(partial.with_suffix(".journal")) <= n_bytes
     return n_bytes
+
+
+def _n_alike(left: bytes, right: bytes) -> int:
+    low, high = 0, len(left)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if left[:middle] == right[:middle] else (low, middle - 1)
+    return low
 
 
 def test_a_journal_that_outlived_its_file_is_not_believed(
     hub: FakeHub, tmp_path: Path, large: Path, environment: Mapping[str, str]
 ) -> None:
-    child = [sys.executable, "-m", "tests.store.fetch_child", hub.url, str(tmp_path)]
     subprocess.run(
-        [*child, "recorded", "20", str(tmp_path / "witness")],
+        child_command(hub, tmp_path, "recorded", 20, tmp_path / "witness"),
         env=environment,
         cwd=ROOT,
         timeout=30,

@@ -1,7 +1,6 @@
 """Pulls of one file at the same time share the work: threads and processes."""
 
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,7 @@ from localrun.errors import Cancelled, LocalrunError
 from localrun.store.flight import Flight, Watcher, share
 from tests.fakes.hub import FakeHub, Fault
 from tests.store.conftest import SIZE
-from tests.store.fetching import fetch
+from tests.store.fetching import child_command, fetch
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -57,9 +56,8 @@ def test_processes_that_want_one_file_fetch_it_once(
     hub: FakeHub, tmp_path: Path, large: Path
 ) -> None:
     hub.faults = [Fault("cdn", slow_s=0.004, times=99)]
-    command = [sys.executable, "-m", "tests.store.fetch_child", hub.url, str(tmp_path)]
     child = subprocess.Popen(
-        [*command, "never", "1", str(tmp_path / "witness")],
+        child_command(hub, tmp_path, "never", 1, tmp_path / "witness"),
         env=child_environment(PYTHONPATH=str(ROOT)),
         cwd=ROOT,
     )
