@@ -187,7 +187,7 @@ def _family(name: str, body: Mapping[str, object]) -> _Family:
     if not _WORD.fullmatch(name):
         raise _Broken("is no model name", name)
     _check_keys(body, _ENTRY_KEYS, name)
-    tags = _table(body.get("tags"), name, "tags")
+    tags = _table(body.get("tags", {}), name, "tags")
     if not tags:
         raise _Broken("has no tags", name)
     shared = _facts(body, name)
@@ -295,10 +295,7 @@ def _line_of(text: str, keys: tuple[str, ...]) -> int:
     """The line where the entry stands, or as near to it as its keys lead."""
     lines, at = text.splitlines(), 0
     for key in keys:
-        quoted = re.escape(key)
-        pattern = re.compile(
-            rf"""^\s*(\[.*["'.\[]?{quoted}["']?\s*\]|.*["'.]?\b{quoted}["']?\s*=)"""
-        )
-        found = next((n for n in range(at, len(lines)) if pattern.match(lines[n])), None)
+        pattern = re.compile(rf"""(?:^|[\s\[{{,.])["']?{re.escape(key)}["']?\s*[\].=]""")
+        found = next((n for n in range(at, len(lines)) if pattern.search(lines[n])), None)
         at = at if found is None else found
     return at + 1
