@@ -114,7 +114,7 @@ class Call:
         if self.has_begun:
             await self.finish(dump(error_body(error)) + b"\n")
         else:
-            await self.answer(error.status, dump(error_body(error)), PLAIN_JSON)
+            await self.answer(error.status, dump(error_body(error)))
 
     def abort(self, error: LocalrunError) -> None:
         """Stop answering, from outside: the client is told the error."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -14,9 +15,8 @@ from typing import IO, Any
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from localrun import __version__
@@ -34,9 +34,9 @@ GRACE_S = 5.0
 _log = logging.getLogger("localrun.server")
 
 ROUTES = (
-    ("GET HEAD", "/", models.alive),
-    ("GET HEAD", "/api/version", models.version),
-    ("GET HEAD", "/api/tags", models.tags),
+    ("HEAD GET", "/", models.alive),
+    ("HEAD GET", "/api/version", models.version),
+    ("HEAD GET", "/api/tags", models.tags),
     ("GET", "/api/ps", models.ps),
     ("POST", "/api/generate", native.generate),
     ("POST", "/api/chat", native.chat),
@@ -45,6 +45,8 @@ ROUTES = (
     ("DELETE", "/api/delete", models.delete),
     ("GET", "/metrics", models.metrics),
 )
+_METHODS = {path: ", ".join(methods.split()) for methods, path, _ in ROUTES}
+_PLAIN = {"Content-Type": "text/plain"}  # without a charset, as Go's router answers
 
 
 def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
@@ -87,17 +89,22 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
 
 
 async def _not_found(request: Request, _: Exception) -> Response:
+    """Redirect a path that is known but for its slashes: many clients join `…/` and `/api/…`."""
     path = request.scope["path"]
-    trimmed = path.rstrip("/") or "/"
-    if trimmed != path and any(trimmed == route for _, route, _ in ROUTES):
-        code = 301 if request.method == "GET" else 307
-        return RedirectResponse(trimmed, status_code=code)
-    return PlainTextResponse("404 page not found", 404)
+    clean = re.sub("/{2,}", "/", path)
+    target, status = clean, 307
+    if clean == path:
+        target, status = path.rstrip("/") or "/", 301 if request.method == "GET" else 307
+        allowed = _METHODS.get(target, "")
+        if target == path or request.method not in allowed.split(", "):
+            return Response("404 page not found", 404, _PLAIN)
+    query = request.scope["query_string"].decode("latin-1")
+    return RedirectResponse(f"{target}?{query}" if query else target, status)
 
 
-async def _not_allowed(_: Request, error: Exception) -> Response:
-    headers = error.headers if isinstance(error, HTTPException) else None
-    return PlainTextResponse("405 method not allowed", 405, headers=headers)
+async def _not_allowed(request: Request, _: Exception) -> Response:
+    headers = {**_PLAIN, "Allow": _METHODS.get(request.scope["path"], "")}
+    return Response("405 method not allowed", 405, headers)
 
 
 def _cli_token(home: Path) -> str:

@@ -97,7 +97,7 @@ class Guard:
         except LocalrunError as error:
             await _refuse(send, error)
             return
-        if cors and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+        if cors and scope["method"] == "OPTIONS":
             await _answer(send, 204, [*cors, *_PREFLIGHT], b"")
             return
         await self._app(scope, receive, _with_headers(send, cors) if cors else send)

@@ -1,12 +1,13 @@
 """The routes about models: tags, ps, show, pull, delete; and the small ones beside them."""
 
 import asyncio
+import contextlib
 import hmac
 import threading
 from typing import TYPE_CHECKING
 
 from localrun import __version__
-from localrun.errors import BadModelFile, BadRequest, Cancelled, InvalidName, ModelNotFound
+from localrun.errors import BadModelFile, BadRequest, InvalidName, ModelNotFound
 from localrun.names import parse_name
 from localrun.server.answers import PLAIN_JSON, TEXT, Call
 from localrun.server.metrics import prometheus_text
@@ -170,10 +171,9 @@ class _Errand:
         return self._cancelled.is_set() or self._rooms.closing.is_set()
 
     def _report(self, event: "PullEvent") -> None:
-        """Called in the thread."""
-        if self._is_cancelled():
-            raise Cancelled("the pull was cancelled")
-        self._loop.call_soon_threadsafe(self._take, event)
+        """Called in the thread. The pull itself asks whether to stop."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._take, event)
 
     def _take(self, event: "PullEvent") -> None:
         """Keep the event; of a slow client's bars only the newest state is kept."""

@@ -60,8 +60,8 @@ def utc_now() -> bytes:
 
 
 def local_time(moment: datetime) -> str:
-    """A time with the local zone's offset, as Go prints a `time.Time`."""
-    return moment.astimezone().isoformat(timespec="microseconds")
+    """A time with the local zone's offset, as Go prints a `time.Time`: `Z` where it is zero."""
+    return moment.astimezone().isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def local_time_of(unix_s: float) -> str:

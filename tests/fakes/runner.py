@@ -24,6 +24,7 @@ from localrun.messages import (
     Delta,
     End,
     Failed,
+    FinishReason,
     Load,
     Loaded,
     LoadFailed,
@@ -31,6 +32,7 @@ from localrun.messages import (
     MemoryGranted,
     MemoryRefused,
     RunnerReady,
+    RunnerRequest,
     Step,
     Submit,
     Tokens,
@@ -67,7 +69,7 @@ class FakeRunner:
 
     def __init__(self, pipe: ChildPipe) -> None:
         self._pipe = pipe
-        self._inbox: queue.SimpleQueue = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[RunnerRequest] = queue.SimpleQueue()
         self._running: dict[int, Running] = {}
         self._n_tokens: dict[int, int] = {}
         self._log_path = os.environ.get("FAKE_LOG", "")
@@ -184,7 +186,7 @@ class FakeRunner:
         return bool(deltas or ends)
 
     def _end(self, request_id: int, request: Running) -> End:
-        reason = "length" if request.submit.n_predict >= 0 else "stop"
+        reason: FinishReason = "length" if request.submit.n_predict >= 0 else "stop"
         self.log(f"end {request_id} {request.n_made}")
         return End(
             request_id, reason, request.submit.n_prompt, 0, request.n_made, 0.001, 0.002, 0.003

@@ -393,7 +393,7 @@ class World:
         demand_ = self.loading.pop(runner)
         self.feed(Loaded(runner, demand_.load.n_ctx, 2, {}))
 
-    def play(self, choice: tuple) -> None:  # noqa: C901, PLR0912 (one line a kind)
+    def play(self, choice: tuple[str, int, str, int, int, int, bool]) -> None:  # noqa: C901, PLR0912 (one line a kind)
         kind, pick, model, cpu, gpu, n_ctx, flag = choice
         match kind:
             case "request":

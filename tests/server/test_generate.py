@@ -2,11 +2,12 @@
 
 import json
 import socket
+from typing import Any
 
 import pytest
 
 
-def records(response) -> list[dict]:
+def records(response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in response.text.split("\n") if line]
 
 

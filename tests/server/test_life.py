@@ -228,7 +228,7 @@ def test_an_answer_that_does_not_finish_is_told(models, monkeypatch):
         assert last == {"error": "the server is shutting down", "code": "busy"}
 
 
-def start_serve(home: Path, port: int) -> subprocess.Popen:
+def start_serve(home: Path, port: int) -> subprocess.Popen[bytes]:
     env = child_environment(PYTHONPATH=str(ROOT), LOCALRUN_HOME=str(home))
     code = (
         "from localrun.config import load_settings\n"

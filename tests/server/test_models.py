@@ -150,20 +150,22 @@ class FakePull:
         self.ended = threading.Event()
 
     def __call__(self, text, *, report, cancelled, **_):
-        report(PullEvent("pulling manifest"))
-        report(PullEvent("pulling 012345", "sha256:012345", 100, 0))
-        for done in range(1, 101):
-            report(PullEvent("pulling 012345", "sha256:012345", 100, done))
         try:
-            while self.waits:
-                if cancelled():
-                    raise Cancelled("the pull was cancelled")
-                threading.Event().wait(0.005)
-            if self.fails:
-                raise DiskFull("no room on the disk", hint="localrun rm something")
-            report(PullEvent("success", name="x:latest", plan=[{"a": 1}]))
+            self.pull(report, cancelled)
         finally:
             self.ended.set()
+
+    def pull(self, report, cancelled):
+        report(PullEvent("pulling manifest"))
+        for done in range(101):
+            report(PullEvent("pulling 012345", "sha256:012345", 100, done))
+        while self.waits:
+            if cancelled():
+                raise Cancelled("the pull was cancelled")
+            threading.Event().wait(0.005)
+        if self.fails:
+            raise DiskFull("no room on the disk", hint="localrun rm something")
+        report(PullEvent("success", name="x:latest", plan=[{"a": 1}]))
 
 
 def test_a_pull_streams_its_events_in_order(home):

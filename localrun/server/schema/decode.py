@@ -10,24 +10,45 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn, TypeVar, cast
 
 from localrun.errors import BadRequest
+from localrun.server.schema.syntax import syntax_error
 from localrun.server.wire import without_surrogates
 
 T = TypeVar("T")
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_MAX_NUMBER_DIGITS = 4000
+_MAX_INT_DIGITS = 20  # with the sign
 _KINDS: tuple[tuple[type, str], ...] = ((str, "string"), (list, "array"), (dict, "object"))
 
 
+class Literal(float):
+    """A number that is no Go `int`: it has a fraction or an exponent, or is too large.
+
+    Attributes:
+        text: As it was written.
+    """
+
+    __slots__ = ("text",)
+
+    def __new__(cls, text: str) -> "Literal":
+        """Read the number."""
+        self = super().__new__(cls, text)
+        self.text = text
+        return self
+
+
 def _no_constant(word: str) -> NoReturn:
-    raise BadRequest(f"invalid character '{word.lstrip('-')[0]}' looking for beginning of value")
+    raise ValueError(word)
 
 
-def _whole_number(text: str) -> int | float:
-    return int(text) if len(text) < _MAX_NUMBER_DIGITS else float("inf")
+def _whole_number(text: str) -> int | Literal:
+    if len(text) <= _MAX_INT_DIGITS and -(1 << 63) <= (number := int(text)) < 1 << 63:
+        return number
+    return Literal(text)
 
 
-_decoder = json.JSONDecoder(parse_constant=_no_constant, parse_int=_whole_number)
+_decoder = json.JSONDecoder(
+    parse_constant=_no_constant, parse_int=_whole_number, parse_float=Literal
+)
 
 
 def parse_json(body: bytes) -> object:
@@ -43,33 +64,9 @@ def parse_json(body: bytes) -> object:
         raise BadRequest("missing request body")
     try:
         value, _ = _decoder.raw_decode(text, at)
-    except json.JSONDecodeError as error:
-        raise BadRequest(_go_words(text, error)) from error
-    except RecursionError as error:
-        raise BadRequest("exceeded max depth") from error
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(syntax_error(body) or "exceeded max depth") from error
     return without_surrogates(value) if "\\u" in text else value
-
-
-def _go_words(text: str, error: json.JSONDecodeError) -> str:
-    rest = text[error.pos :].lstrip(" \t\r\n")
-    if not rest or error.msg.startswith(("Unterminated", "Invalid \\u", "Invalid \\escape")):
-        return (
-            "unexpected EOF"
-            if not rest or error.msg.startswith("Unterminated")
-            else ("invalid character in string escape code")
-        )
-    found = "\\'" if rest[0] == "'" else json.dumps(rest[0], ensure_ascii=False)[1:-1]
-    where = {
-        "Expecting value": "looking for beginning of value",
-        "Expecting property name enclosed in double quotes": (
-            "looking for beginning of object key string"
-        ),
-        "Expecting ':' delimiter": "after object key",
-        "Expecting ',' delimiter": "after object key:value pair",
-        "Illegal trailing comma before end of object": "looking for beginning of object key string",
-        "Illegal trailing comma before end of array": "looking for beginning of value",
-    }.get(error.msg, "in string literal")
-    return f"invalid character '{found}' {where}"
 
 
 class Fields:
@@ -82,6 +79,7 @@ class Fields:
     """
 
     def __init__(self, value: object, struct: str, path: str = "") -> None:
+        value = {} if value is None else value  # null leaves all fields unset
         if not isinstance(value, dict):
             where = f"field {struct}.{path.rstrip('.')} of type" if path else "value of type"
             raise BadRequest(
@@ -104,11 +102,9 @@ class Fields:
         value = self.all.get(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int):
             raise self._wrong(name, value, "int")
-        if value != int(value) if value not in (float("inf"), float("-inf")) else True:
-            raise self._wrong(name, value, "int")
-        return int(value)
+        return value
 
     def record(self, name: str) -> dict[str, object] | None:
         """An object, its keys as they are."""
@@ -153,7 +149,8 @@ def kind_of(value: object, go_type: str = "") -> str:
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, int | float):
-        return f"number {value}" if go_type == "int" else "number"
+        text = value.text if isinstance(value, Literal) else value
+        return f"number {text}" if go_type == "int" else "number"
     for kind, word in _KINDS:
         if isinstance(value, kind):
             return word
