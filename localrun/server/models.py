@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hmac
+import json
 import threading
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from localrun.store.pull import PullEvent
 
 LOCAL_HEADER = b"x-localrun-local"
+_COPILOT = "GitHubCopilotChat/"  # shows the base name; Ollama gives it the name it asked for
 
 
 async def alive(call: Call) -> None:
@@ -43,8 +45,9 @@ async def metrics(call: Call) -> None:
 
 async def tags(call: Call) -> None:
     """GET /api/tags."""
-    models = await call.rooms.shelf.all()
-    await call.json({"models": [tag_item(model) for model in models]})
+    shelf = call.rooms.shelf
+    models = await shelf.all()
+    await call.json({"models": [tag_item(model, await shelf.peek(model)) for model in models]})
 
 
 async def ps(call: Call) -> None:
@@ -74,9 +77,11 @@ async def show(call: Call) -> None:
     except ModelNotFound as error:
         name = parse_name(request.model).short()
         raise ModelNotFound(name, hint=error.hint) from error
+    asks_for_name = call.header(b"user-agent").startswith(_COPILOT)
+    basename = request.model if asks_for_name else ""
     try:
         shown = await asyncio.to_thread(
-            show_model, model, system=request.system, verbose=request.verbose
+            show_model, model, system=request.system, verbose=request.verbose, basename=basename
         )
     except OSError as error:
         raise BadModelFile(f"the file of {request.model} cannot be read: {error}") from error
@@ -91,7 +96,7 @@ async def delete(call: Call) -> None:
     try:
         model = await call.rooms.shelf.find(text)
     except InvalidName as error:
-        raise BadRequest(f'name "{text}" is invalid') from error
+        raise BadRequest(f"name {json.dumps(text, ensure_ascii=False)} is invalid") from error
     await asyncio.to_thread(call.rooms.shelf.library.delete, model.name)
     await call.answer(200, b"")
 

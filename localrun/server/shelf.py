@@ -37,6 +37,13 @@ class Shelf:
         """The model's facts if they are at hand."""
         return self._opened.get(model.digest)
 
+    async def peek(self, model: StoredModel) -> ModelInfo | None:
+        """The facts of a model's files, None if they cannot be read."""
+        try:
+            return await self.open(model)
+        except BadModelFile:
+            return None
+
     async def open(self, model: StoredModel) -> ModelInfo:
         """The facts of a model's files, read once.
 

@@ -28,6 +28,7 @@ class Literal(float):
     """
 
     __slots__ = ("text",)
+    text: str
 
     def __new__(cls, text: str) -> "Literal":
         """Read the number."""
