@@ -26,7 +26,9 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "localrun-stamp.json"
 LOG = VENV / "install.log"
-WHEELS = "https://abetlen.github.io/llama-cpp-python/whl/"
+WHEELS = os.environ.get("LOCALRUN_ENGINE_INDEX", "https://abetlen.github.io/llama-cpp-python/whl")
+"""Where official wheels are, or a mirror of them: `<this>/cpu/llama-cpp-python/` and so on."""
+ENGINE_NEEDS = ("numpy", "diskcache", "typing-extensions")
 CUDA_BUILDS = ("cu132", "cu130", "cu125", "cu124", "cu123", "cu122", "cu121", "cu118")
 PROBE_S = 5.0
 BEGAN = time.monotonic()
@@ -187,7 +189,7 @@ def reachable(address: str) -> bool:
 def take_official_wheel(engine: str) -> bool:
     """Install an official prebuilt wheel if its index can be reached and it works here."""
     for build in builds_for_this_machine():
-        index = f"{WHEELS}{build}"
+        index = f"{WHEELS}/{build}"
         if not reachable(f"{index}/llama-cpp-python/"):
             say("no official wheel of the engine can be reached")
             return False
@@ -208,7 +210,7 @@ def remove_engine() -> None:
 def check_engine() -> bool:
     """`engine_works`, once everything that it imports is installed."""
     DEPENDENCIES.join()
-    return run_logged(pip("install", "numpy", "diskcache", "typing-extensions")) and engine_works()
+    return engine_works()
 
 
 def wheel_cache() -> Path:
@@ -271,7 +273,6 @@ def show_progress(lines: IO[bytes], log: IO[bytes]) -> None:
 def provide_engine(engine: str) -> None:
     """See that a working engine is in `.venv`; never replace one that is there."""
     if version := engine_version():
-        DEPENDENCIES.join()
         if not check_engine():
             fail(
                 f"llama-cpp-python {version} is in .venv but does not work with this localrun:\n"
@@ -321,7 +322,7 @@ def main() -> None:
     make_venv()
     LOG.write_bytes(b"")
     needs, tools, engine = wanted()
-    DEPENDENCIES.needs = needs + (tools if dev else [])
+    DEPENDENCIES.needs = [*needs, *ENGINE_NEEDS, *(tools if dev else [])]
     say(f"installing {len(DEPENDENCIES.needs)} Python packages")
     DEPENDENCIES.start()
     provide_engine(engine)

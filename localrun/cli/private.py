@@ -19,6 +19,7 @@ from localrun.cli.client import Client
 from localrun.config import child_environment
 from localrun.errors import LocalrunError
 
+_NEW_GROUP = 0x200 if sys.platform == "win32" else 0  # the same on Windows
 _START_S = 30.0
 _STOP_S = 10.0
 
@@ -40,6 +41,7 @@ def private_server() -> Generator[Client, None, None]:
             stderr=log,
             env=child_environment(LOCALRUN_API_KEYS=key),
             start_new_session=True,  # Ctrl-C is ours to handle
+            creationflags=_NEW_GROUP,
         )
         assert process.stdin is not None
         assert process.stdout is not None

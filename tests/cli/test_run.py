@@ -76,6 +76,15 @@ def test_without_a_model_the_newest_one_here_answers(run: Run, server: FakeServe
     assert done.stdout == "天空 is blue.\n"
 
 
+def test_without_any_model_the_embedded_default_answers_and_is_called_what_it_is(
+    run: Run, server: FakeServer
+) -> None:
+    server.tags, server.models = {"models": []}, {"smollm2:135m"}
+    done = run("run", stdin="hi")
+    assert done.stderr == "Using smollm2:135m, a small test model\n"
+    assert done.stdout == "天空 is blue.\n"
+
+
 def test_interrupt_ends_with_130_and_drops_the_request(
     environment: dict[str, str], server: FakeServer
 ) -> None:

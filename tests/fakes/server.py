@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 DIGEST = "0123456789abcdef" * 4
-TAGS = {
+TAGS: dict[str, Any] = {
     "models": [
         {
             "name": "tiny:latest",
@@ -49,6 +49,7 @@ class FakeServer:
     port: int = 0
     server: str = "localrun/0.1.0"
     banner: str = "Ollama is running"
+    tags: dict[str, Any] = field(default_factory=lambda: TAGS)
     models: set[str] = field(default_factory=lambda: {"tiny"})
     pull_events: list[dict[str, Any]] = field(default_factory=list)
     answer: list[str] = field(default_factory=lambda: ["天空", " is ", "blue."])
@@ -87,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         answers: dict[str, Any] = {
             "/api/version": {"version": "0.1.0"},
-            "/api/tags": TAGS,
+            "/api/tags": self.fake.tags,
             "/api/ps": PS,
         }
         if self.path == "/":
