@@ -61,8 +61,9 @@ def run_logged(command: list[str], env: dict[str, str] | None = None) -> bool:
 
 
 def last_words() -> str:
-    """The last lines of the log."""
-    return "\n".join(LOG.read_text("utf-8", "replace").splitlines()[-15:])
+    """The last lines of the last command in the log."""
+    command = LOG.read_text("utf-8", "replace").rpartition("\n$ ")[2]
+    return "\n".join(command.splitlines()[1:][-15:])
 
 
 # ── what is wanted, what is there ─────────────────────────────────────────────────────────────
