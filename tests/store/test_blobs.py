@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -88,7 +87,6 @@ try:
 except DiskFull as error:
     print(error.code)
 """
-    assert resource.RLIMIT_FSIZE
     ended = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)],
         env=child_environment(PYTHONPATH=str(ROOT)),

