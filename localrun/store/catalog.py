@@ -92,6 +92,16 @@ class Catalog:
             families |= _read(user_file)
         return cls(families)
 
+    @classmethod
+    def read(cls, file: Path) -> "Catalog":
+        """Read one file alone.
+
+        Raises:
+            BadSetting: If it is no TOML or has a broken entry.
+            OSError: If it cannot be read.
+        """
+        return cls(_read(file))
+
     @property
     def entries(self) -> list[Entry]:
         """Every name with every tag, in the catalog's order, tags that repeat others left out."""
