@@ -1,5 +1,6 @@
 """A copy of the policy's state while one event is worked in: questions and single changes. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from localrun.errors import LocalrunError
@@ -18,6 +19,7 @@ from localrun.scheduler.events import (
     StopRunner,
     Waiting,
 )
+from localrun.scheduler.room import fewest_to_go, fits, total_of
 
 _WITH_MODEL = (Status.LOADING, Status.READY)
 
@@ -130,6 +132,37 @@ class Draft:
         for waiting in self._waiters_of(id_):
             self._refuse(waiting.id, error)
 
+    # ── making room ───────────────────────────────────────────────────────────────────────────
+
+    def _evict_one(self, loaded: list[Runner], request: int) -> None:
+        if any(r.status is Status.STOPPING for r in loaded):
+            return
+        oldest_first = sorted(loaded, key=_last_use)
+        if idle := [r for r in oldest_first if self._may_go(r)]:
+            self._stop(idle[0].id)
+        elif ready := [r for r in oldest_first if r.status is Status.READY]:
+            self._drain(ready[0], request)
+
+    def _make_room(self, needs: Bytes, others: Iterable[Runner], request: int) -> None:
+        """Stop idle runners if that is enough, else drain leased ones.
+
+        Args:
+            needs: What must fit, with whatever cannot be moved for it.
+            others: Runners that can; those on their way out count as gone.
+            request: For whom.
+        """
+        stay = sorted((r for r in others if r.status is not Status.STOPPING), key=_last_use)
+        busy = [r for r in stay if not self._may_go(r)]
+        with_busy = total_of([needs, *(r.held for r in busy)])
+        if fits(with_busy, self._budget):
+            idle = [r for r in stay if self._may_go(r)]
+            for runner in fewest_to_go(with_busy, idle, self._budget):
+                self._stop(runner.id)
+            return
+        for runner in fewest_to_go(needs, busy, self._budget):
+            if runner.status is Status.READY:
+                self._drain(runner, request)
+
 
 def meets(runner: Runner, demand: Demand) -> bool:
     """Whether the runner serves the request, now or when its load is done."""
@@ -137,3 +170,7 @@ def meets(runner: Runner, demand: Demand) -> bool:
         return False
     load = runner.demand.load
     return demand.is_met_by(load, max(runner.n_ctx, load.n_ctx))
+
+
+def _last_use(runner: Runner) -> int:
+    return runner.used_at

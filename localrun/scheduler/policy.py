@@ -15,7 +15,6 @@ What holds after every event:
    waited.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple, assert_never
 
@@ -48,7 +47,7 @@ from localrun.scheduler.events import (
     UnloadAsked,
     Waiting,
 )
-from localrun.scheduler.room import fewest_to_go, fits, peak_of, tightest, total_of
+from localrun.scheduler.room import fits, peak_of, tightest, total_of
 
 MAX_OVERTAKES = 8
 BUSY = "server busy, please try again.  maximum pending requests exceeded"
@@ -350,35 +349,6 @@ class _Policy(Draft):
         self._make_room(needs, loaded, request)
         return False
 
-    def _evict_one(self, loaded: list[Runner], request: int) -> None:
-        if any(r.status is Status.STOPPING for r in loaded):
-            return
-        oldest_first = sorted(loaded, key=_last_use)
-        if idle := [r for r in oldest_first if self._may_go(r)]:
-            self._stop(idle[0].id)
-        elif ready := [r for r in oldest_first if r.status is Status.READY]:
-            self._drain(ready[0], request)
-
-    def _make_room(self, needs: Bytes, others: Iterable[Runner], request: int) -> None:
-        """Stop idle runners if that is enough, else drain leased ones.
-
-        Args:
-            needs: What must fit, with whatever cannot be moved for it.
-            others: Runners that can; those on their way out count as gone.
-            request: For whom.
-        """
-        stay = sorted((r for r in others if r.status is not Status.STOPPING), key=_last_use)
-        busy = [r for r in stay if not self._may_go(r)]
-        with_busy = total_of([needs, *(r.held for r in busy)])
-        if fits(with_busy, self._budget):
-            idle = [r for r in stay if self._may_go(r)]
-            for runner in fewest_to_go(with_busy, idle, self._budget):
-                self._stop(runner.id)
-            return
-        for runner in fewest_to_go(needs, busy, self._budget):
-            if runner.status is Status.READY:
-                self._drain(runner, request)
-
     def _rest(self) -> None:
         for runner in list(self._runners.values()):
             if not runner.is_idle or runner.timed:
@@ -387,10 +357,6 @@ class _Policy(Draft):
                 self._stop(runner.id)
             else:
                 self._set_timer(runner.id, runner.keep_alive_s)
-
-
-def _last_use(runner: Runner) -> int:
-    return runner.used_at
 
 
 def _too_big(needs: Bytes, budget: Bytes) -> OutOfMemory:

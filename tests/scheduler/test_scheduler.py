@@ -18,7 +18,8 @@ class FakeRunner:
     """Notes what it is told; the test plays its answers."""
 
     def __init__(self, events: RunnerEvents) -> None:
-        self.events, self.told = events, []
+        self.events = events
+        self.told: list[object] = []
         self.gone = asyncio.Event()
         self.pid = 1
 

@@ -216,7 +216,7 @@ def test_an_error_in_the_middle_is_the_last_record(client):
 def test_an_error_before_the_first_text_has_its_status(client):
     response = ask(client, options={"stop": ["fake: fail 0"]})
     assert response.status_code == 500
-    assert response.headers["content-type"] == "application/json"
+    assert response.headers["content-type"] == "application/json; charset=utf-8"
     assert response.json()["error"] == "the decode failed"
 
 
