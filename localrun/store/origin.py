@@ -1,8 +1,9 @@
-"""Where bytes may come from: origins, the token's own origin, and which redirects are followed.
+"""What is fetched and where from: files, origins, the token's own, redirects that are followed.
 
 Pure except for `is_private_host`, which asks the resolver.
 """
 
+import hashlib
 import ipaddress
 import socket
 from collections.abc import Callable
@@ -33,6 +34,43 @@ class Location:
         if self.authorization and origin_of(url) == origin_of(self.home):
             return {"Authorization": self.authorization}
         return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A file to fetch.
+
+    Attributes:
+        name: What to call it in messages.
+        size: Bytes, as listed.
+        sha256: 64 hex digits; empty where the source does not say.
+        etag: Names the content where there is no `sha256`.
+    """
+
+    name: str
+    size: int
+    sha256: str = ""
+    etag: str = ""
+
+    @property
+    def key(self) -> str:
+        """Names the content, on the disk too."""
+        if self.sha256:
+            return f"sha256-{self.sha256}"
+        return f"etag-{hashlib.sha256(self.etag.encode()).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Where a file is now, and what is there."""
+
+    location: Location
+    size: int
+    sha256: str = ""
+    etag: str = ""
+
+
+Resolve = Callable[[], Resolved]
 
 
 def origin_of(url: str) -> tuple[str, str, int]:

@@ -8,28 +8,22 @@ has arrived without gap. Threads or processes that want the same file share one 
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import httpx2
-
-from localrun.errors import BrokenTransfer, LocalrunError, Offline, RateLimited
+from localrun.errors import BrokenTransfer, LocalrunError
 from localrun.store.blobs import Blobs
 from localrun.store.crew import Crew
 from localrun.store.flight import Flight, Watcher, share
 from localrun.store.journal import (
-    RECORD_BYTES,
     Journal,
-    Part,
     open_journal,
     read_at,
     read_completed,
-    write_at,
 )
-from localrun.store.origin import Location
+from localrun.store.origin import Location, Resolve, Wanted
+from localrun.store.parts import Carrier, give_up_or_wait
 from localrun.store.wire import Observe, Patience, Setback, Wire
 from localrun.system.locks import locked
 
@@ -37,43 +31,6 @@ _HASH_BYTES = 1 << 20
 _SETTLE_BYTES = 64 << 20
 _TICK_S = 0.05
 _LAST_WORDS_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A file to fetch.
-
-    Attributes:
-        name: What to call it in messages.
-        size: Bytes, as listed.
-        sha256: 64 hex digits; empty where the source does not say.
-        etag: Names the content where there is no `sha256`.
-    """
-
-    name: str
-    size: int
-    sha256: str = ""
-    etag: str = ""
-
-    @property
-    def key(self) -> str:
-        """Names the content, on the disk too."""
-        if self.sha256:
-            return f"sha256-{self.sha256}"
-        return f"etag-{hashlib.sha256(self.etag.encode()).hexdigest()}"
-
-
-@dataclass(frozen=True, slots=True)
-class Resolved:
-    """Where a file is now, and what is there."""
-
-    location: Location
-    size: int
-    sha256: str = ""
-    etag: str = ""
-
-
-Resolve = Callable[[], Resolved]
 
 
 def fetch_file(
@@ -139,7 +96,7 @@ def read_range(
                 return _read_span(wire, location, start, size)
             except Setback as setback:
                 n_tries += 1
-                _give_up_or_wait(wire, setback, n_tries, patience)
+                give_up_or_wait(wire, setback, n_tries, patience)
     finally:
         wire.close()
 
@@ -155,17 +112,6 @@ def _read_span(wire: Wire, location: Location, start: int, size: int) -> bytes:
     return bytes(content[skip : skip + size])
 
 
-def _give_up_or_wait(wire: Wire, setback: Setback, n_tries: int, patience: Patience) -> None:
-    if n_tries >= patience.tries or setback.wait_s > patience.longest_wait_s:
-        raise setback.error
-    if n_tries > 1 or not setback.is_expired:
-        wire.wait(max(setback.wait_s, patience.backoff(n_tries)))
-
-
-class _WholeBody(Exception):
-    """Raised when the source ignores ranges: one connection reads the body from its start."""
-
-
 class _Transfer:
     """One file on its way, in the process that holds its lock."""
 
@@ -177,16 +123,12 @@ class _Transfer:
         patience: Patience,
         observe: Observe,
     ) -> None:
-        self._wanted, self._resolve_now, self._blobs = wanted, resolve, blobs
+        self._wanted, self._resolve, self._blobs = wanted, resolve, blobs
         self._patience, self._observe = patience, observe
         self._wire = Wire(patience)
         self._hash = hashlib.sha256()
         self._n_hashed = 0
         self._error: BaseException | None = None
-        self._turn = threading.Lock()
-        self._location: Location | None = None
-        self._is_whole = threading.Event()
-        self._todo: list[Part] = []
 
     def run(self, path: Path, flight: Flight) -> str:
         """Fetch, verify, commit; returns the digest."""
@@ -225,11 +167,13 @@ class _Transfer:
 
     def _fetch_all(self, descriptor: int, journal: Journal, flight: Flight) -> None:
         """Run the threads, tell the flight how far they are, and end them all the same way."""
-        self._todo = [part for part in reversed(journal.parts) if not part.is_done]
+        carrier = Carrier(
+            self._wanted, self._resolve, self._wire, journal, self._patience, self._observe
+        )
         hasher = self._start(partial(self._follow, descriptor, journal))
         self._start(partial(self._settle, descriptor, journal))
-        work = partial(self._work, descriptor, journal)
-        crew = Crew(len(self._todo))
+        work = partial(carrier.work, descriptor)
+        crew = Crew(carrier.n_left)
         workers: list[threading.Thread] = []
         try:
             while hasher.is_alive():
@@ -290,150 +234,6 @@ class _Transfer:
                     os.fsync(own)
         finally:
             os.close(own)
-
-    def _work(self, descriptor: int, journal: Journal) -> None:
-        """Fetch part after part, as long as there are any."""
-        # A descriptor of its own: should this thread outlive the transfer inside a system call,
-        # the number cannot belong to another file by then.
-        own = os.dup(descriptor)
-        try:
-            while (part := self._next_part()) is not None:
-                self._persist(partial(self._fetch_part, part, own, journal), journal)
-        except _WholeBody:
-            if self._claim_whole():
-                self._persist(partial(self._fetch_whole, own, journal), journal)
-        finally:
-            os.close(own)
-
-    def _next_part(self) -> Part | None:
-        with self._turn:
-            return self._todo.pop() if self._todo and not self._is_whole.is_set() else None
-
-    def _claim_whole(self) -> bool:
-        """Whether this thread is the one that reads the whole body."""
-        with self._turn:
-            is_first = not self._is_whole.is_set()
-            self._is_whole.set()
-            return is_first
-
-    def _persist(self, attempt: Callable[[], None], journal: Journal) -> None:
-        """Try again after setbacks, until too many came in a row without a byte between them."""
-        n_tries, before = 0, journal.completed
-        while True:
-            try:
-                attempt()
-            except Setback as setback:
-                if journal.completed > before:
-                    n_tries, before = 0, journal.completed
-                n_tries += 1
-                self._observe("setback")
-                _give_up_or_wait(self._wire, setback, n_tries, self._patience)
-            else:
-                return
-
-    def _fetch_part(self, part: Part, descriptor: int, journal: Journal) -> None:
-        if part.is_done:
-            return
-        with self._answer(part.at, part.end) as answer:
-            if answer.status_code == 200:
-                if len(journal.parts) > 1 or part.done:
-                    raise _WholeBody
-            else:
-                self._check_range(answer, part)
-            self._take(answer, part, descriptor, journal)
-
-    def _take(self, answer: httpx2.Response, part: Part, descriptor: int, journal: Journal) -> None:
-        recorded = part.done
-        try:
-            for chunk in answer.iter_raw():
-                with part.lock:
-                    if self._wire.cancelled.is_set() or self._is_whole.is_set():
-                        return
-                    piece = memoryview(chunk)[: part.size - part.done]
-                    write_at(descriptor, piece, part.at)
-                    part.done += len(piece)
-                if part.done - recorded >= RECORD_BYTES:
-                    self._observe("written")
-                    journal.record(part)
-                    recorded = part.done
-                    self._observe("recorded")
-        finally:
-            journal.record(part)
-        if not part.is_done and not self._is_whole.is_set():
-            raise Setback(BrokenTransfer(f"{self._wanted.name} ended before its end"))
-
-    def _fetch_whole(self, descriptor: int, journal: Journal) -> None:
-        """Read the body from its start, and take of it what is not here yet."""
-        if all(part.is_done for part in journal.parts):
-            return
-        position = 0
-        with self._answer(0, self._wanted.size) as answer:
-            for chunk in answer.iter_raw():
-                if self._wire.cancelled.is_set():
-                    return
-                self._place(chunk, position, descriptor, journal)
-                position += len(chunk)
-        if position < self._wanted.size:
-            raise Setback(BrokenTransfer(f"{self._wanted.name} ended before its end"))
-
-    @staticmethod
-    def _place(chunk: bytes, position: int, descriptor: int, journal: Journal) -> None:
-        end = position + len(chunk)
-        for part in journal.parts:
-            with part.lock:
-                if position <= part.at < end and not part.is_done:
-                    piece = memoryview(chunk)[part.at - position : part.end - position]
-                    write_at(descriptor, piece, part.at)
-                    part.done += len(piece)
-                    journal.record(part)
-
-    # ── the source ────────────────────────────────────────────────────────────────────────────
-
-    @contextmanager
-    def _answer(self, start: int, end: int) -> Generator[httpx2.Response]:
-        location = self._resolve()
-        try:
-            with self._wire.get(location, start, end) as answer:
-                yield answer
-        except Setback as setback:
-            with self._turn:
-                # Others may have resolved it again meanwhile; theirs stays.
-                if setback.is_expired and self._location is location:
-                    self._location = None
-            raise
-
-    def _resolve(self) -> Location:
-        """The file's address; asked again after it expired, and then it must be the same file."""
-        with self._turn:
-            if self._location is None:
-                found = self._ask()
-                same = found.size == self._wanted.size and (
-                    found.sha256 == self._wanted.sha256 or not self._wanted.sha256
-                )
-                if not same or (not self._wanted.sha256 and found.etag != self._wanted.etag):
-                    raise BrokenTransfer(
-                        f"{self._wanted.name} has changed at the source", hint="pull it again"
-                    )
-                self._location = found.location
-            return self._location
-
-    def _ask(self) -> Resolved:
-        try:
-            return self._resolve_now()
-        except RateLimited as error:
-            raise Setback(error, wait_s=error.retry_after_s) from error
-        except Offline as error:
-            raise Setback(error) from error
-
-    def _check_range(self, answer: httpx2.Response, part: Part) -> None:
-        given = answer.headers.get("Content-Range", "").lower()
-        expected = f"bytes {part.at}-{part.end - 1}/"
-        total = given.removeprefix(expected)
-        if not given.startswith(expected) or total not in ("*", str(self._wanted.size)):
-            raise BrokenTransfer(
-                f"the source of {self._wanted.name} answers with another range ({given!r})",
-                hint="pull it again",
-            )
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from localrun.store.blobs import Blobs
 from localrun.store.flight import Watcher
-from localrun.store.origin import Location
-from localrun.store.transfer import Resolved, Wanted, fetch_file
+from localrun.store.origin import Location, Resolved, Wanted
+from localrun.store.transfer import fetch_file
 from localrun.store.wire import Patience
 
 

@@ -16,9 +16,9 @@ from localrun.errors import (
 )
 from localrun.store.blobs import Blobs
 from localrun.store.flight import Watcher
-from localrun.store.origin import Location
+from localrun.store.origin import Location, Wanted
 from localrun.store.sources.hub import Hub
-from localrun.store.transfer import Wanted, fetch_file, read_range
+from localrun.store.transfer import fetch_file, read_range
 from tests.fakes.hub import TOKEN, FakeHub, Fault, Repo
 from tests.store.conftest import SIZE
 from tests.store.fetching import FILE, QUICK, fetch

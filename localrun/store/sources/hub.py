@@ -43,10 +43,10 @@ from localrun.errors import (
 from localrun.gguf import ByteReader
 from localrun.store.blobs import Blobs
 from localrun.store.flight import Watcher
-from localrun.store.origin import Location
+from localrun.store.origin import Location, Resolved, Wanted
 from localrun.store.quantization import RemoteFile, group_files
 from localrun.store.sources.base import Offer, Tell
-from localrun.store.transfer import Resolved, Wanted, fetch_file, read_range
+from localrun.store.transfer import fetch_file, read_range
 from localrun.store.wire import retry_after_s, unreachable
 
 _TIMEOUT_S = 10.0
