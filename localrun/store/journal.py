@@ -157,10 +157,12 @@ def write_at(descriptor: int, content: bytes | memoryview, place: int) -> None:
             view = view[os.write(descriptor, view) :]
 
 
-def read_at(descriptor: int, size: int, place: int) -> bytes:
-    """Read up to `size` bytes at a place in a file; several threads may do so at once."""
-    if hasattr(os, "pread"):
-        return os.pread(descriptor, size, place)
+def read_at(descriptor: int, buffer: memoryview, place: int) -> int:
+    """Fill a buffer from a place in a file, as far as the file goes; returns the bytes read."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [buffer], place)
     with _one_writer:
         os.lseek(descriptor, place, os.SEEK_SET)
-        return os.read(descriptor, size)
+        content = os.read(descriptor, len(buffer))
+    buffer[: len(content)] = content
+    return len(content)

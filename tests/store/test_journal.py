@@ -54,7 +54,18 @@ def test_there_are_more_connections_as_long_as_they_bring_more() -> None:
         now[0] += 0.5
         completed += min(wanted[-1], 4) * 10 * MIB  # four connections fill the line
         wanted.append(crew.wanted(completed))
-    assert wanted == [2, 4, 8, 8, 8, 8, 8]
+    assert wanted == [1, 2, 4, 8, 8, 8, 8]
+
+
+def test_a_new_connection_has_time_to_begin() -> None:
+    now = [0.0]
+    crew = Crew(100, clock=lambda: now[0])
+    completed, wanted = 0, [crew.wanted(0)]
+    for n_bringing in (1, 1, 1, 2, 2, 4, 4):  # each begins two looks after it was wanted
+        now[0] += 0.5
+        completed += n_bringing * MIB
+        wanted.append(crew.wanted(completed))
+    assert wanted == [1, 2, 2, 2, 4, 4, 8, 8]
 
 
 def test_a_line_that_one_connection_fills_gets_few() -> None:
@@ -64,7 +75,7 @@ def test_a_line_that_one_connection_fills_gets_few() -> None:
     for step in range(1, 6):
         now[0] += 0.5
         wanted.append(crew.wanted(step * 10 * MIB))
-    assert wanted == [2, 4, 4, 4, 4, 4]
+    assert wanted == [1, 2, 2, 2, 2, 2]
 
 
 @given(st.integers(0, 20), st.lists(st.integers(0, 1 << 30), max_size=30))
