@@ -4,8 +4,9 @@ Source: Ollama's `api.Options` and `api.Runner` (reference of 2026-08): a JSON n
 previous value, floats given for integers are truncated, unknown names are ignored by the API.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import cast
 
 from localrun.errors import InvalidOption
 
@@ -82,6 +83,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "presence_penalty": (-1e6, 1e6),
     "frequency_penalty": (-1e6, 1e6),
 }
+_AUTOMATIC: dict[str, int | None] = {
+    "num_ctx": None, "num_batch": None, "num_gpu": -1, "num_thread": 0, "num_predict": -1,
+}  # fmt: skip
+"""What a number below the range means, where Ollama has a meaning for it."""
+_CLAMPED = {"temperature", "top_p", "min_p", "typical_p"}
+"""Options whose engine takes a number beyond the range for the end of the range."""
 _MAX_STOPS, _MAX_STOP_BYTES = 64, 4096
 
 
@@ -115,11 +122,20 @@ def _convert(name: str, value: object) -> object:
         )
     if value != value or value in (float("inf"), float("-inf")):
         raise InvalidOption(f'option "{name}" must be a finite number')
-    number: int | float = float(value) if kind == "float" else int(value)
+    return _in_range(name, float(value) if kind == "float" else int(value))
+
+
+def _in_range(name: str, number: float) -> int | float | None:
     low, high = _RANGES[name]
-    if not low <= number <= high:
-        raise InvalidOption(f'option "{name}" must be between {low:g} and {high:g}')
-    return number
+    if low <= number <= high:
+        return number
+    if name in _CLAMPED:
+        return min(max(number, low), high)
+    if name in _AUTOMATIC and number < min(low, 1):
+        return _AUTOMATIC[name]
+    if name == "seed":
+        return int(number) & 0x7FFF_FFFF_FFFF_FFFF
+    raise InvalidOption(f'option "{name}" must be between {low} and {high}')
 
 
 def _typed(name: str, value: object, cls: type, word: str) -> object:
@@ -129,9 +145,10 @@ def _typed(name: str, value: object, cls: type, word: str) -> object:
 
 
 def _stops(name: str, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(s, str) for s in value):
+    items = cast("Sequence[object]", value) if isinstance(value, list | tuple) else None
+    if items is None or not all(isinstance(item, str) for item in items):
         raise InvalidOption(f'option "{name}" must be of an array of strings')
-    stops = tuple(s for s in value if s)
+    stops = tuple(item for item in items if isinstance(item, str) and item)
     if len(stops) > _MAX_STOPS or any(len(s.encode()) > _MAX_STOP_BYTES for s in stops):
         raise InvalidOption(
             f'option "{name}" takes at most {_MAX_STOPS} strings of {_MAX_STOP_BYTES} bytes'
