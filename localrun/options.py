@@ -145,8 +145,10 @@ def _typed(name: str, value: object, cls: type, word: str) -> object:
 
 
 def _stops(name: str, value: object) -> tuple[str, ...]:
-    items = cast("Sequence[object]", value) if isinstance(value, list | tuple) else None
-    if items is None or not all(isinstance(item, str) for item in items):
+    if not isinstance(value, list | tuple):
+        raise InvalidOption(f'option "{name}" must be of type array')
+    items = cast("Sequence[object]", value)
+    if not all(isinstance(item, str) for item in items):
         raise InvalidOption(f'option "{name}" must be of an array of strings')
     stops = tuple(item for item in items if isinstance(item, str) and item)
     if len(stops) > _MAX_STOPS or any(len(s.encode()) > _MAX_STOP_BYTES for s in stops):
