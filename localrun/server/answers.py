@@ -156,23 +156,39 @@ class Endpoint:
         """Answer one request."""
         call = Call(scope, send, self._rooms)
         self._rooms.counts.called(scope["path"])
-        try:
-            call.body = await _read_body(receive)
-        except Cancelled:
-            return
-        except LocalrunError as error:
-            await call.fail(error)
-            return
         self._rooms.calls.add(call)
+        try:
+            if await _receive_body(call, receive):
+                await self._answer(call, receive)
+        finally:
+            self._rooms.calls.discard(call)
+
+    async def _answer(self, call: Call, receive: Receive) -> None:
         work, gone = call.run(self._handler), asyncio.ensure_future(_wait_gone(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
-            if not work.done() and call.ending is None:
-                work.cancel()
+            work.cancel()  # the client is gone, or the server's patience is over; else it is done
             await asyncio.gather(work, return_exceptions=True)
-            self._rooms.calls.discard(call)
+
+
+async def _receive_body(call: Call, receive: Receive) -> bool:
+    """Read the request's body; False if there is nothing to answer any more."""
+    call.task = asyncio.current_task()
+    try:
+        call.body = await _read_body(receive)
+    except Cancelled:
+        return False
+    except asyncio.CancelledError:
+        if call.ending is None:
+            raise
+        await call.fail(call.ending)
+        return False
+    except LocalrunError as error:
+        await call.fail(error)
+        return False
+    return True
 
 
 async def _read_body(receive: Receive) -> bytes:

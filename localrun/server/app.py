@@ -132,7 +132,6 @@ class Server(uvicorn.Server):
         self._rooms: Rooms = app.state.rooms
         self._ready = ready
         self._wake = asyncio.Event()
-        self._closing: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take requests, then say so."""
@@ -150,10 +149,21 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more connections, give running answers their grace, then end the children."""
-        self._closing = asyncio.get_running_loop().create_task(self._rooms.close(grace_s=GRACE_S))
+        closing = asyncio.get_running_loop().create_task(self._close())
         await super().shutdown(sockets=sockets)
-        if not self.force_exit:
-            await self._closing
+        if self.force_exit:
+            closing.cancel()
+            self._cut()
+        await asyncio.wait((closing,))
+
+    async def _close(self) -> None:
+        await self._rooms.close(grace_s=GRACE_S)
+        self._cut()
+
+    def _cut(self) -> None:
+        """Drop the connections that are left: their clients neither read nor leave."""
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     def stop(self) -> None:
         """A signal came; on the loop."""
@@ -241,7 +251,7 @@ def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
         server_header=False,
         headers=[("Server", f"localrun/{__version__}")],
         timeout_keep_alive=75,
-        timeout_graceful_shutdown=None,
+        timeout_graceful_shutdown=None,  # our own
     )
 
 

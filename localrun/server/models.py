@@ -56,13 +56,12 @@ async def ps(call: Call) -> None:
     if not runners:
         await call.json({"models": []})
         return
-    by_weights: dict[str, StoredModel] = {}
-    for model in await call.rooms.shelf.all():
-        by_weights[model.model_digest] = call.rooms.names.get(model.model_digest, model)
+    # The name under which it was loaded counts; it may have been removed from the store since.
+    by_weights = {model.model_digest: model for model in await call.rooms.shelf.all()}
+    by_weights |= call.rooms.names
     items = [
         ps_item(by_weights[runner.model], runner)
         for runner in sorted(runners, key=lambda runner: -runner.expires_at)
-        if runner.model in by_weights
     ]
     await call.json({"models": items})
 

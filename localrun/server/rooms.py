@@ -111,6 +111,9 @@ class Rooms:
         for call in list(self.calls):
             call.abort(Busy(CLOSING))
         await self._wait_calls(_TOLD_S)
+        for call in list(self.calls):  # those that do not read what they are told
+            if call.task is not None:
+                call.task.cancel()
         await self.scheduler.shutdown()
         await self.parts.text.close()
         self.pulls.shutdown(wait=False, cancel_futures=True)

@@ -228,6 +228,44 @@ def test_an_answer_that_does_not_finish_is_told(models, monkeypatch):
         assert last == {"error": "the server is shutting down", "code": "busy"}
 
 
+def test_a_request_that_never_comes_whole_does_not_hold_up_the_end(models, monkeypatch):
+    monkeypatch.setattr("localrun.server.app.GRACE_S", 0.2)
+    with running(models) as state, socket.create_connection(("127.0.0.1", state.port)) as sock:
+        sock.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+        state.wait_for(lambda: state.rooms is not None and len(state.rooms.calls) == 1)
+        state.stop()
+        assert b"503" in sock.recv(100)
+
+
+def test_a_client_that_does_not_read_does_not_hold_up_the_end(models, monkeypatch):
+    monkeypatch.setattr("localrun.server.app.GRACE_S", 0.1)
+    monkeypatch.setattr("localrun.server.rooms._TOLD_S", 0.1)
+    body = b'{"model":"tiny","prompt":"x","options":{"stop":["fake: flood 50000"]}}'
+    head = f"POST /api/generate HTTP/1.1\r\nHost: x.local\r\nContent-Length: {len(body)}\r\n\r\n"
+    with running(models) as state, socket.create_connection(("127.0.0.1", state.port)) as sock:
+        sock.sendall(head.encode() + body)
+        sock.recv(1000)
+        state.stop()
+        state.wait_for(lambda: not state.thread.is_alive())
+
+
+def test_a_second_signal_ends_at_once(models):
+    with running(models) as state, state.client() as client:
+        with client.stream(
+            "POST",
+            "/api/generate",
+            json={"model": "tiny", "prompt": "x", "options": {"stop": ["fake: stall 1"]}},
+        ) as response:
+            next(response.iter_lines())
+            pids = [int(line.split()[1]) for line in state.log() if line.startswith("started")]
+            state.stop()
+            state.stop()
+            state.wait_for(lambda: not state.thread.is_alive())
+        assert state.server is not None
+        assert state.server.force_exit
+        state.wait_for(lambda: not any(is_alive(pid) for pid in pids))
+
+
 def start_serve(home: Path, port: int) -> subprocess.Popen[bytes]:
     env = child_environment(PYTHONPATH=str(ROOT), LOCALRUN_HOME=str(home))
     code = (
