@@ -35,7 +35,10 @@ class Answer:
 class Bench:
     """An engine with its requests and what they got."""
 
-    def __init__(self, path: Path, *, n_ctx: int, n_cells: int, n_slots: int, n_kept: int) -> None:
+    def __init__(
+        self, path: Path, *, n_ctx: int, n_cells: int, n_slots: int, n_kept: int, n_threads: int
+    ) -> None:
+        self.n_threads = n_threads
         self.model = Model.load([str(path)])
         self.n_ctx = n_ctx
         self.n_asked = 0
@@ -64,7 +67,7 @@ class Bench:
                 n_batch=n_batch,
                 n_ubatch=min(512, n_batch),
                 n_outputs_max=n_seq_max,
-                n_threads=2,
+                n_threads=self.n_threads,
             ),
         )
 
@@ -167,10 +170,10 @@ def byte_speaker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_bench() -> Iterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
-    def make(
-        path: Path, *, n_ctx: int = 2048, n_cells: int = 2048, n_slots: int = 8, n_kept: int = 8
-    ) -> Bench:
-        made.append(Bench(path, n_ctx=n_ctx, n_cells=n_cells, n_slots=n_slots, n_kept=n_kept))
+    def make(path: Path, **sizes: int) -> Bench:
+        # One thread: beside another busy process two would wait for each other at every barrier.
+        usual = {"n_ctx": 2048, "n_cells": 2048, "n_slots": 8, "n_kept": 8, "n_threads": 1}
+        made.append(Bench(path, **{**usual, **sizes}))
         return made[-1]
 
     yield make

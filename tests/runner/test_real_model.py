@@ -73,7 +73,7 @@ def worst_gap(bench: Bench, prompt: list[int], completion: list[int]) -> float:
 def test_greedy_tokens_of_a_batch_lie_within_a_logit_of_a_solo_run(
     smollm2: Path, make_bench: Make, n_prompt: int, n_requests: int
 ) -> None:
-    bench = make_bench(smollm2, n_cells=16384)
+    bench = make_bench(smollm2, n_cells=16384, n_threads=2)
     prompts = {k: prompt_of(bench, n_prompt, seed=k + 1) for k in range(n_requests)}
     for k, prompt in prompts.items():
         bench.submit(k, prompt, n_predict=N_TOKENS)
@@ -88,7 +88,7 @@ def test_greedy_tokens_of_a_batch_lie_within_a_logit_of_a_solo_run(
 def test_reused_prefix_changes_no_token_beyond_a_logit(
     smollm2: Path, make_bench: Make, n_prompt: int, source: str
 ) -> None:
-    bench = make_bench(smollm2, n_cells=8192)
+    bench = make_bench(smollm2, n_cells=8192, n_threads=2)
     first = prompt_of(bench, n_prompt, seed=1)
     leader = bench.submit(1, first, n_predict=N_TOKENS if source == "kept" else 400)
     if source == "kept":
@@ -103,7 +103,7 @@ def test_reused_prefix_changes_no_token_beyond_a_logit(
 
 
 def test_deterministic_text_has_one_hash_cold_and_warm(smollm2: Path, make_bench: Make) -> None:
-    bench = make_bench(smollm2, n_cells=8192)
+    bench = make_bench(smollm2, n_cells=8192, n_threads=2)
     prompt = prompt_of(bench, 600, seed=3)
     texts: list[str] = []
     for k in range(20):

@@ -20,7 +20,7 @@ def assemble(pieces: list[bytes], stops: tuple[str, ...] = ()) -> tuple[str, boo
     [
         ([b"a", b"b"], (), "ab", False),
         (["天".encode()[:1], "天".encode()[1:]], (), "天", False),
-        ([b"\xe5\xa4"], (), "\ufffd", False),
+        ([b"a\xe5\xa4"], (), "a", False),
         ([b"\xff", b"x"], (), "\ufffdx", False),
         ([b"one STOP two"], ("STOP",), "one ", True),
         ([b"one ST", b"OP two"], ("STOP",), "one ", True),
