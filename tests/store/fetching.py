@@ -11,7 +11,7 @@ from localrun.store.transfer import fetch_file
 from localrun.store.wire import Patience
 from tests.fakes.hub import FakeHub
 
-QUICK = Patience(connect_s=2.0, stall_s=0.4, tries=3, backoff_s=0.01, longest_wait_s=1.0)
+QUICK = Patience(connect_s=2.0, stall_s=0.2, tries=3, backoff_s=0.01, longest_wait_s=1.0)
 FILE = "m-Q8_0.gguf"
 
 

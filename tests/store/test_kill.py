@@ -19,12 +19,9 @@ PART = 8 * MIB
 CONNECTIONS = 3
 POINTS = [
     ("opened", 1),
-    ("written", 1),
-    ("recorded", 1),
     ("written", 17),
     ("recorded", 30),
     ("setback", 1),
-    ("part", 1),
     ("part", 3),
     ("arrived", 1),
     ("renamed", 1),

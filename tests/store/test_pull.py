@@ -319,9 +319,7 @@ def test_what_does_not_fit_is_refused_with_numbers_unless_it_is_asked_for(
 # ── kills, cancels and company ────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    "status", ["pulling manifest", "chose", "pulling ", "verifying", "writing", "success"]
-)
+@pytest.mark.parametrize("status", ["chose", "pulling ", "verifying", "writing", "success"])
 def test_a_pull_that_is_killed_leaves_a_whole_model_or_none(status: str, world: World) -> None:
     program = """
 import os, signal, sys
@@ -372,7 +370,7 @@ def test_a_cancelled_pull_leaves_no_model(world: World) -> None:
 
 def test_two_pulls_of_one_model_share_the_bytes(world: World) -> None:
     # The first request is the header's, the rest are slow enough to meet.
-    world.hub.faults = [Fault("cdn", slow_s=0.05, times=99)]
+    world.hub.faults = [Fault("cdn", slow_s=0.03, times=99)]
     with ThreadPoolExecutor(2) as pool:
         models = list(pool.map(world.pull, ["me/tiny:f32", "tiny:one-f32"]))
     assert models[0].model_digest == models[1].model_digest

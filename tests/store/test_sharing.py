@@ -55,7 +55,7 @@ def test_the_others_go_on_when_the_first_one_gives_up(hub: FakeHub, tmp_path: Pa
 def test_processes_that_want_one_file_fetch_it_once(
     hub: FakeHub, tmp_path: Path, large: Path
 ) -> None:
-    hub.faults = [Fault("cdn", slow_s=0.004, times=99)]
+    hub.faults = [Fault("cdn", slow_s=0.002, times=99)]
     child = subprocess.Popen(
         child_command(hub, tmp_path, "never", 1, tmp_path / "witness"),
         env=child_environment(PYTHONPATH=str(ROOT)),
