@@ -46,7 +46,7 @@ class Fault:
     """What goes wrong, for `times` matching requests after the first `after`.
 
     `on` is `api` (listing), `head` (resolve), `cdn` (bytes of large files) or `resolve` (bytes of
-    small ones).
+    small ones). A body with a `gate` stops after its first MiB until the gate is set.
     """
 
     on: str
@@ -61,6 +61,7 @@ class Fault:
     ignores_range: bool = False
     stall_at: int | None = None
     slow_s: float = 0.0
+    gate: threading.Event | None = None
     add_size: int = 0
     body: str = ""
 
@@ -292,6 +293,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if not n:
                     break
                 start += n
+                if fault.gate is not None:
+                    fault.gate.wait(20)
                 with self.hub.lock:
                     self.hub.n_sent += n
         if fault.stall_at is not None:

@@ -34,7 +34,7 @@ def main(url: str, sha256: str, size: str, *where: str) -> None:
         lambda: Resolved(Location(url, url), int(size), sha256),
         Blobs(Path(root)),
         Watcher(lambda _: None),
-        patience=Patience(connect_s=2.0, stall_s=0.4, tries=3, backoff_s=0.01),
+        patience=Patience(connect_s=2.0, stall_s=20.0, tries=3, backoff_s=0.01),
         observe=observe,
     )
 
