@@ -319,7 +319,7 @@ def test_what_does_not_fit_is_refused_with_numbers_unless_it_is_asked_for(
 # ── kills, cancels and company ────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("status", ["chose", "pulling ", "verifying", "writing", "success"])
+@pytest.mark.parametrize("status", ["pulling ", "writing", "success"])
 def test_a_pull_that_is_killed_leaves_a_whole_model_or_none(status: str, world: World) -> None:
     program = """
 import os, signal, sys
