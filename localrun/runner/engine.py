@@ -280,7 +280,8 @@ class Engine:
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         now = self._clock()
         rest = sequence.text.flush()
-        if rest or sequence.unsent:
+        # What is unsent after a stop string is that string alone: the text does not have it either.
+        if rest or (sequence.unsent and not sequence.text.stopped):
             self._deltas.append(Delta(sequence.request.request_id, rest, tuple(sequence.unsent)))
         started = sequence.started_s or now
         first = sequence.first_token_s or now

@@ -44,7 +44,8 @@ class CellLedger:
         if self._runs.get(target) or self.length(source) < n_tokens:
             raise ValueError(f"cannot share {n_tokens} cells of {source} with {target}")
         self._cut(source, n_tokens)
-        shared, left = [], n_tokens
+        shared: list[_Run] = []
+        left = n_tokens
         for run in self._runs.get(source, []):
             if not left:
                 break

@@ -19,7 +19,7 @@ class Pace:
 
     target_s: float = 0.1
     target_alone_s: float = 0.3
-    _decode_s: dict[int, float] = field(default_factory=dict)
+    _decode_s: dict[int, float] = field(default_factory=dict[int, float])
     _prefill_s: float = 0.0
 
     def observe(self, n_decode: int, n_prefill: int, took_s: float) -> None:

@@ -13,7 +13,7 @@ class _Node:
 
     run: "array[int]"
     owners: set[int]
-    children: dict[int, "_Node"] = field(default_factory=dict)
+    children: dict[int, "_Node"] = field(default_factory=dict[int, "_Node"])
 
 
 @dataclass(slots=True)

@@ -55,7 +55,7 @@ class Sequence:
     started_s: float = 0.0
     first_token_s: float = 0.0
     n_uncredited: int = 0
-    unsent: list[int] = field(default_factory=list)
+    unsent: list[int] = field(default_factory=list[int])
     sampler: "Sampler | None" = None
 
     @property

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 class TextAssembler:
     """Feed the pieces of one completion, take text that can no longer become a stop string.
 
-    Bytes that are not UTF-8 become U+FFFD. A stop string ends the text before it; what comes
-    after is dropped.
+    Bytes that are not UTF-8 become U+FFFD; a character that is not complete at the end is left
+    out. A stop string ends the text before it; what comes after is dropped.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
@@ -23,9 +23,8 @@ class TextAssembler:
 
     def flush(self) -> str:
         """Return what was held back, at the end of the completion; empty after a stop string."""
-        text = self._release(self._decoder.decode(b"", final=True))
         rest, self._held = self._held, ""
-        return text + rest
+        return rest
 
     def _release(self, text: str) -> str:
         if self.stopped:
