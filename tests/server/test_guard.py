@@ -94,6 +94,11 @@ def test_a_preflight_is_answered_for_known_origins(client):
     assert "vary" in response.headers
 
 
+def test_options_from_a_known_origin_need_not_name_a_method(client):
+    response = client.options("/api/generate", headers={"origin": "app://x"})
+    assert (response.status_code, response.text) == (204, "")
+
+
 def test_a_preflight_from_elsewhere_is_refused(client):
     headers = {"origin": "https://evil.com", "access-control-request-method": "POST"}
     assert client.options("/api/generate", headers=headers).status_code == 403

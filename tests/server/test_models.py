@@ -89,6 +89,12 @@ def test_show_says_all_about_a_model(client):
     assert shown["capabilities"] == ["completion"]
 
 
+def test_copilot_is_shown_the_name_that_it_asked_for(client):
+    headers = {"user-agent": "GitHubCopilotChat/1.2"}
+    shown = client.post("/api/show", json={"model": "TINY"}, headers=headers).json()
+    assert shown["model_info"]["general.basename"] == "TINY"
+
+
 def test_show_prints_a_modelfile(client):
     lines = client.post("/api/show", json={"model": "tiny"}).json()["modelfile"].splitlines()
     assert lines[2:4] == ["# FROM tiny:latest", ""]

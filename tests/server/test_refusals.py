@@ -35,6 +35,13 @@ GENERATE, CHAT = "/api/generate", "/api/chat"
         (CHAT, '{"model":"tiny","messages":[{"content":[]}]}', 400,
          ("json: cannot unmarshal array into Go struct field ChatRequest.messages.content"
           " of type string")),
+        (CHAT, '{"model":"tiny","messages":["hi"]}', 400,
+         ("json: cannot unmarshal string into Go struct field ChatRequest.messages"
+          " of type api.Message")),
+        (GENERATE, '{"model":"tiny","images":""}', 400,
+         ("json: cannot unmarshal string into Go struct field GenerateRequest.images"
+          " of type []api.ImageData")),
+        (GENERATE, "null", 404, "model '' not found"),
         (GENERATE, "{}", 404, "model '' not found"),
         (CHAT, "{}", 400, "model is required"),
         ("/api/show", "{}", 400, "model is required"),
@@ -54,7 +61,7 @@ GENERATE, CHAT = "/api/generate", "/api/chat"
         (GENERATE, '{"model":"tiny","prompt":"x","options":{"num_ctx":"big"}}', 400,
          'option "num_ctx" must be of type integer'),
         (GENERATE, '{"model":"tiny","prompt":"x","options":{"stop":"a"}}', 400,
-         'option "stop" must be of an array of strings'),
+         'option "stop" must be of type array'),
         (GENERATE, '{"model":"tiny","think":"x"}', 400,
          'invalid think value: "x" (must be "high", "medium", "low", "max", true, or false)'),
         (GENERATE, '{"model":"tiny","think":1}', 400,
@@ -150,6 +157,9 @@ def test_a_missing_model_comes_with_the_command_that_mends_it(client):
         ("HEAD", "/api/ps", 405, "", None),
         ("GET", "/api/tags/", 301, "", "/api/tags"),
         ("POST", "/api/generate/", 307, "", "/api/generate"),
+        ("GET", "/api/generate/", 404, "404 page not found", None),
+        ("GET", "/api//tags", 307, "", "/api/tags"),
+        ("POST", "/api//generate?x=1", 307, "", "/api/generate?x=1"),
         ("GET", "/", 200, "Ollama is running", None),
         ("HEAD", "/", 200, "", None),
         ("HEAD", "/api/version", 200, "", None),
@@ -164,6 +174,11 @@ def test_paths_and_methods_are_answered_as_ollama_does(
     assert response.headers.get("location") == location
     if status in (404, 405):
         assert response.headers["content-type"] == "text/plain"
+
+
+def test_a_wrong_method_is_told_the_right_ones(client):
+    assert client.post("/api/tags").headers["allow"] == "HEAD, GET"
+    assert client.get("/api/delete").headers["allow"] == "DELETE"
 
 
 def test_the_server_names_itself(client):

@@ -77,14 +77,16 @@ class Fields:
         value: The decoded object.
         struct: Name of Go's struct, for the words of an error.
         path: Where the object stands in it, with a dot at the end; empty at the top.
+        go_type: Go's name of the object's type where it is not the struct's own.
     """
 
-    def __init__(self, value: object, struct: str, path: str = "") -> None:
+    def __init__(self, value: object, struct: str, path: str = "", go_type: str = "") -> None:
         value = {} if value is None else value  # null leaves all fields unset
         if not isinstance(value, dict):
-            where = f"field {struct}.{path.rstrip('.')} of type" if path else "value of type"
+            place = f"struct field {struct}.{path.rstrip('.')}" if path else "value"
+            wanted = go_type or f"api.{struct}"
             raise BadRequest(
-                f"json: cannot unmarshal {kind_of(value)} into Go {where} api.{struct}"
+                f"json: cannot unmarshal {kind_of(value)} into Go {place} of type {wanted}"
             )
         items = cast("dict[str, object]", value).items()
         self.all: Mapping[str, object] = {key.lower(): item for key, item in items}
@@ -128,7 +130,8 @@ class Fields:
     def each(self, name: str, go_type: str, read: Callable[["Fields"], T]) -> list[T]:
         """An array of objects, each read by `read`; empty if absent."""
         values = self.array(name, go_type) or []
-        return [read(Fields(value, self._struct, f"{self._path}{name}.")) for value in values]
+        path, item_type = f"{self._path}{name}.", go_type.removeprefix("[]")
+        return [read(Fields(value, self._struct, path, item_type)) for value in values]
 
     def _typed(self, name: str, cls: type[T], go_type: str) -> T | None:
         value = self.all.get(name)

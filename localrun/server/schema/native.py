@@ -101,7 +101,8 @@ def read_generate(body: bytes) -> GenerateRequest:
         raw=fields.flag("raw") or False,
         render_only=fields.flag("_debug_render_only") or False,
     )
-    _refuse_later(fields, "suffix", "images")
+    _refuse_later("suffix", fields.text("suffix"))
+    _refuse_later("images", fields.array("images", "[]api.ImageData"))
     if request.raw and (request.template or request.system or request.context):
         raise BadRequest("raw mode does not support template, system, or context")
     return request
@@ -112,7 +113,7 @@ def read_chat(body: bytes) -> ChatRequest:
     fields = Fields(parse_json(body), "ChatRequest")
     common = _common(fields)
     messages = fields.each("messages", "[]api.Message", _read_message)
-    _refuse_later(fields, "tools")
+    _refuse_later("tools", fields.array("tools", "api.Tools"))
     return ChatRequest(
         **common,  # type: ignore[arg-type]  # the five fields of ModelRequest
         messages=tuple(messages),
@@ -181,14 +182,13 @@ def _wants_thinking(value: object) -> bool:
     return True
 
 
-def _refuse_later(fields: Fields, *names: str) -> None:
-    for name in names:
-        if fields.all.get(name):
-            raise Unsupported(f'"{name}" is {_LATER}')
+def _refuse_later(name: str, value: object) -> None:
+    if value:
+        raise Unsupported(f'"{name}" is {_LATER}')
 
 
 def _read_message(fields: Fields) -> Turn:
-    _refuse_later(fields, "images")
+    _refuse_later("images", fields.array("images", "[]api.ImageData"))
     extra: dict[str, object] = {}
     for name in ("thinking", "tool_name", "tool_call_id"):
         if (value := fields.text(name)) is not None:

@@ -10,8 +10,8 @@ from localrun.errors import BadRequest
 from localrun.server.schema.decode import Fields, parse_json
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
+    st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 63) - 1) | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=20,
 )  # fmt: skip
@@ -102,3 +102,14 @@ def test_a_syntax_error_is_told_in_gos_words(body, error):
     with pytest.raises(BadRequest) as caught:
         parse_json(body)
     assert caught.value.message == error
+
+
+@pytest.mark.parametrize("number", ["1e2", "1.0", "99999999999999999999", "-1.5"])
+def test_a_number_that_is_no_int_is_named_as_it_was_written(number):
+    fields = Fields(parse_json(f'{{"n":{number}}}'.encode()), "X")
+    with pytest.raises(BadRequest, match=f"number {number} into Go struct field X.n of type int"):
+        fields.count("n")
+
+
+def test_null_is_an_object_without_fields():
+    assert Fields(parse_json(b"null"), "X").text("model") is None
