@@ -186,6 +186,8 @@ def test_stop_string_ends_the_text_before_it(tiny: Path, make_bench: Make) -> No
     bench.run()
     assert cut.done.reason == "stop"
     assert cut.text == whole.text[: whole.text.index(stop)]
+    # What `context` is made of ends with the text, but for a token that holds parts of both.
+    assert cut.done.n_completion - len(cut.tokens) in range(1, len(stop) + 1)
 
 
 def test_end_token_ends_the_completion(byte_speaker: Path, make_bench: Make) -> None:

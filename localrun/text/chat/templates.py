@@ -160,7 +160,7 @@ class Templates:
         """
         before, begun = _split_begun(turns)
         variables = {
-            "messages": [message_of(turn) for turn in before],
+            "messages": [message_of(_with_known_role(turn, source)) for turn in before],
             "bos_token": bos_token,
             "eos_token": eos_token,
             "add_generation_prompt": True,
@@ -205,6 +205,13 @@ class Templates:
 def message_of(turn: Turn) -> dict[str, object]:
     """A turn as templates see it; the extra fields cannot replace role and content."""
     return {**turn.extra, "role": turn.role, "content": turn.content}
+
+
+def _with_known_role(turn: Turn, source: str) -> Turn:
+    """A developer's turn is the system's, in the eyes of a template that knows no developer."""
+    if turn.role != "developer" or "developer" in source:
+        return turn
+    return Turn("system", turn.content, turn.extra)
 
 
 def _split_begun(turns: Sequence[Turn]) -> tuple[Sequence[Turn], str]:

@@ -78,6 +78,12 @@ def test_extra_fields_of_a_turn_are_seen_but_do_not_replace_role_and_content() -
     assert render("{{ enable_thinking }}", enable_thinking=False) == "False"
 
 
+def test_a_developer_speaks_as_the_system_where_a_template_knows_no_developer() -> None:
+    turns = (Turn("developer", "Be brief."), *USER)
+    assert render(CHATML, turns).startswith("<|im_start|>system\nBe brief.<|im_end|>")
+    assert render("{{ messages[0].role }} {# developer #}", turns) == "developer "
+
+
 def test_a_begun_answer_is_continued_inside_its_turn() -> None:
     turns = (*USER, Turn("assistant", "Well, "))
     assert render(CHATML, turns) == (
