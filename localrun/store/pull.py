@@ -152,7 +152,7 @@ def understand(
         Forbidden: If they are a path, and paths are not allowed here.
         SourceMissing: If they are no name that is known.
     """
-    if text.lower().endswith(".gguf") and (_is_path(text) or Path(text).expanduser().is_file()):
+    if text.lower().endswith(".gguf") and (_is_path(text) or (allow_files and _is_file(text))):
         if not allow_files:
             raise Forbidden(
                 "local files are taken only from the command line", hint=f"localrun pull {text}"
@@ -168,6 +168,11 @@ def understand(
     asked = "" if on_hub.tag.lower() == DEFAULT_TAG else on_hub.tag
     repo = f"{on_hub.namespace}/{on_hub.model}"
     return Errand(on_hub, _hub_source(repo, "main", library, settings), asked)
+
+
+def _is_file(text: str) -> bool:
+    """Never asked for who may not name files: the answer would say which files there are."""
+    return Path(text).expanduser().is_file()
 
 
 def _is_path(text: str) -> bool:

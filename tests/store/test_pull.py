@@ -212,13 +212,20 @@ def test_a_split_model_is_taken_whole_with_its_files_names(world: World) -> None
     assert "MIT License" in model.licenses[0], "stated by the file itself, the Hub says nothing"
 
 
-def test_a_local_file_is_taken_from_the_command_line_only(world: World) -> None:
+def test_a_local_file_is_taken_from_the_command_line_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tiny(world.folder / "plain.gguf", quantization="Q8_0")
     source = make_tiny(world.folder / "My Model (v1).Q8_0.gguf", quantization="Q8_0")
     model = world.pull(str(source))
     assert model.name.short() == "My-Model--v1-.Q8_0:latest"
     assert model.config.file_type == "Q8_0"
     with pytest.raises(Forbidden, match="only from the command line"):
         world.pull(str(source), allow_files=False)
+    monkeypatch.chdir(source.parent)
+    assert world.pull("plain.gguf").name.short() == "plain:latest"
+    with pytest.raises(SourceMissing, match="not in the catalog"):  # as if it were not there
+        world.pull("plain.gguf", allow_files=False)
 
 
 FAILURES: dict[str, tuple[str, type[LocalrunError], str, str]] = {

@@ -181,6 +181,16 @@ def test_the_token_does_not_follow_a_redirect_to_another_origin(hub: FakeHub, sh
     ]
 
 
+def test_the_users_proxy_is_asked(
+    hub: FakeHub, large: Path, sha256: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", hub.cdn_url)
+    hub.by_sha[sha256] = large
+    location = Location(f"http://far.invalid/lfs/{sha256}", "http://far.invalid")
+    assert read_range(location, 7, 9, patience=QUICK) == large.read_bytes()[7:16]
+    assert len(hub.requests("cdn")) == 1
+
+
 def test_a_span_is_read_even_where_ranges_are_ignored(hub: FakeHub, large: Path) -> None:
     hub.faults = [Fault("cdn", ignores_range=True), Fault("cdn", status=503)]
     location = Hub(hub.url, token=False).resolve("me/r", "main", FILE).location
