@@ -8,6 +8,15 @@ from localrun.cli.client import Client, NoServer, find_server
 from localrun.config import Settings
 
 
+def find_or_say(settings: Settings) -> Client | None:
+    """The running server; None if there is none, and a word to the user if the port is taken."""
+    try:
+        return find_server(settings)
+    except NoServer as foreign:
+        print(f"{foreign.message}; going on without it", file=sys.stderr)
+        return None
+
+
 @contextlib.contextmanager
 def connect(settings: Settings) -> Generator[Client, None, None]:
     """The running server, or a private one that ends with the block.
@@ -15,11 +24,7 @@ def connect(settings: Settings) -> Generator[Client, None, None]:
     Raises:
         LocalrunError: If a private server cannot be started.
     """
-    try:
-        client = find_server(settings)
-    except NoServer as foreign:
-        print(f"{foreign.message}; using a private server", file=sys.stderr)
-        client = None
+    client = find_or_say(settings)
     if client is not None:
         yield client
         return

@@ -8,10 +8,10 @@ import click
 
 from localrun.cli.client import Client, need_server
 from localrun.cli.completion import complete_model
-from localrun.cli.connect import connect
+from localrun.cli.connect import connect, find_or_say
 from localrun.cli.tables import processor_text, size_text, table, time_text, until_text
 from localrun.cli.wire import Json, array, number, record, text, words
-from localrun.config import load_settings
+from localrun.config import Settings, load_settings
 from localrun.errors import LocalrunError, ModelNotFound
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -23,8 +23,15 @@ _model = click.argument("model", shell_complete=complete_model)
 @_as_json
 def list_(prefix: str, *, as_json: bool) -> None:
     """List the models on this machine, the newest first."""
-    with connect(load_settings()) as client:
+    settings = load_settings()
+    client = find_or_say(settings)
+    if client is not None:
         models = array(client.get("/api/tags"), "models")
+    elif as_json:
+        with connect(settings) as client:
+            models = array(client.get("/api/tags"), "models")
+    else:
+        models = _stored(settings)
     models = [m for m in models if text(m, "name").lower().startswith(prefix.lower())]
     if as_json:
         _print_json(models)
@@ -40,6 +47,21 @@ def list_(prefix: str, *, as_json: bool) -> None:
         for model in models
     ]
     sys.stdout.write(table(("NAME", "ID", "SIZE", "MODIFIED"), rows))
+
+
+def _stored(settings: Settings) -> list[Json]:
+    """What the table shows of each model, read from the store: that needs no server."""
+    from localrun.store.library import Library
+
+    return [
+        {
+            "name": model.name.short(),
+            "digest": model.digest,
+            "size": model.size_bytes,
+            "modified_at": model.modified_at.isoformat(),
+        }
+        for model in Library(settings.models).list()
+    ]
 
 
 @click.command()

@@ -12,6 +12,7 @@ import pytest
 from localrun.cli.client import Client
 from localrun.config import child_environment
 from tests.cli.conftest import ROOT
+from tests.fakes.tinygguf import make_tiny
 
 HOLD = """
 import sys
@@ -68,6 +69,29 @@ def test_command_without_a_server_runs_its_own(environment: dict[str, str]) -> N
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == []
+
+
+def test_list_without_a_server_shows_what_the_server_would(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    make_tiny(tmp_path / "small.gguf")
+
+    def localrun(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "localrun", *arguments],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    localrun("pull", str(tmp_path / "small.gguf"))
+    (model,) = json.loads(localrun("list", "--json"))
+    _, row = localrun("list").splitlines()
+    assert row.split()[:2] == [model["name"], model["digest"][:12]]
 
 
 def test_private_server_ends_with_its_command_and_wants_its_key(
