@@ -54,10 +54,21 @@ class Call:
         has_begun: Bytes of the answer are on their way.
     """
 
-    __slots__ = ("_content_type", "_send", "body", "ending", "has_begun", "rooms", "scope", "task")
+    __slots__ = (
+        "_content_type",
+        "_send",
+        "_send_body",
+        "body",
+        "ending",
+        "has_begun",
+        "rooms",
+        "scope",
+        "task",
+    )
 
     def __init__(self, scope: Scope, send: Send, rooms: "Rooms") -> None:
         self.scope, self._send, self.rooms = scope, send, rooms
+        self._send_body: Send = scope.get("localrun.send", send)
         self.body = b""
         self.has_begun = False
         self.ending: LocalrunError | None = None
@@ -100,7 +111,7 @@ class Call:
             self.has_begun = True
             headers = [(b"content-type", self._content_type)]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-        await self._send({"type": "http.response.body", "body": record, "more_body": True})
+        await self._send_body({"type": "http.response.body", "body": record, "more_body": True})
 
     async def finish(self, record: bytes = b"") -> None:
         """Send the last record of a stream, and end it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -136,6 +137,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take requests, then say so."""
         await super().startup(sockets=sockets)
+        gc.collect()
+        gc.freeze()  # modules and routes live as long as the process: no collection looks at them
         if self.started:
             self._ready()
 

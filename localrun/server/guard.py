@@ -100,6 +100,9 @@ class Guard:
         if cors and scope["method"] == "OPTIONS":
             await _answer(send, 204, [*cors, *_PREFLIGHT], b"")
             return
+        # Between here and the endpoint each middleware looks at the first message of an answer
+        # only; the records of a stream may go past them.
+        scope["localrun.send"] = send
         await self._app(scope, receive, _with_headers(send, cors) if cors else send)
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
