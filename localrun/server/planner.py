@@ -56,14 +56,26 @@ class Planner:
         self._measuring: asyncio.Task[Budget] | None = None
         self._plans: dict[object, Placement] = {}
 
+    def warm_up(self) -> None:
+        """Measure once in the background: the first time costs the imports."""
+        self._measuring = self._begin_measure()
+
+    async def close(self) -> None:
+        """Wait for a measure that is being taken."""
+        if self._measuring is not None:
+            await asyncio.wait((self._measuring,))
+
     async def budget(self) -> Budget:
         """What runners may hold together; measured anew while none holds anything."""
         if self._budget is None or not self._scheduler.has_models:
-            if self._measuring is None:
-                self._measuring = asyncio.get_running_loop().create_task(self._take_measure())
-            await asyncio.shield(self._measuring)
+            await asyncio.shield(self._begin_measure())
         assert self._budget is not None
         return self._budget
+
+    def _begin_measure(self) -> "asyncio.Task[Budget]":
+        if self._measuring is None:
+            self._measuring = asyncio.get_running_loop().create_task(self._take_measure())
+        return self._measuring
 
     async def _take_measure(self) -> Budget:
         try:

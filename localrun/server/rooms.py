@@ -98,6 +98,7 @@ class Rooms:
     async def start(self) -> None:
         """Bring up what a first request would else wait for."""
         await self.parts.text.start()
+        self.planner.warm_up()
 
     def begin_close(self) -> None:
         """Let nobody in any more; running answers go on."""
@@ -116,6 +117,7 @@ class Rooms:
                 call.task.cancel()
         await self.scheduler.shutdown()
         await self.parts.text.close()
+        await self.planner.close()
         self.pulls.shutdown(wait=False, cancel_futures=True)
 
     async def _wait_calls(self, timeout_s: float) -> None:
