@@ -84,10 +84,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "frequency_penalty": (-1e6, 1e6),
 }
 _AUTOMATIC: dict[str, int | None] = {
-    "num_ctx": None, "num_batch": None, "num_gpu": -1, "num_thread": 0, "num_predict": -1,
+    "num_ctx": None, "num_batch": None, "num_gpu": -1, "num_thread": 0,
 }  # fmt: skip
 """What a number below the range means, where Ollama has a meaning for it."""
-_CLAMPED = {"temperature", "top_p", "min_p", "typical_p"}
+_CLAMPED = {"temperature", "top_k", "top_p", "min_p", "typical_p", "num_predict"}
 """Options whose engine takes a number beyond the range for the end of the range."""
 _MAX_STOPS, _MAX_STOP_BYTES = 64, 4096
 

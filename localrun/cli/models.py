@@ -183,7 +183,7 @@ def _first_lines(words: str) -> list[str]:
 
 
 def _short(value: object) -> str:
-    words = json.dumps(value, ensure_ascii=False)
+    words = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return words if len(words) <= 80 else f"{words[:77]}..."
 
 

@@ -4,6 +4,7 @@ Source: Ollama's `GetModelInfo`, `Model.String` and its show command.
 """
 
 import json
+import struct
 from pathlib import Path
 
 from localrun.gguf import Header, ModelInfo, open_header
@@ -106,10 +107,25 @@ def show_model(
 def model_info(header: Header) -> dict[str, object]:
     """The header's metadata, without name and template; arrays that were not kept are null."""
     found: dict[str, object] = {
-        key: value for key, value in header.metadata.items() if key not in _HIDDEN
+        key: _shortest(value) if isinstance(value, float) else value
+        for key, value in header.metadata.items()
+        if key not in _HIDDEN
     }
     found["general.parameter_count"] = header.info.n_params
     return dict(sorted(found.items()))
+
+
+def _shortest(value: float) -> float:
+    """The number with the fewest digits that is this 32-bit one: 1e-05, not 9.999999747e-06."""
+    for n_digits in range(6, 10):
+        short = float(f"{value:.{n_digits}g}")
+        try:
+            (back,) = struct.unpack("f", struct.pack("f", short))
+        except OverflowError:
+            break
+        if back == value:
+            return short
+    return value
 
 
 def parameters_text(params: dict[str, object]) -> str:

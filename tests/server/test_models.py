@@ -79,6 +79,7 @@ def test_show_says_all_about_a_model(client):
     assert "<|im_start|>" in shown["template"]
     assert shown["details"]["family"] == "llama"
     info = shown["model_info"]
+    assert info["llama.attention.layer_norm_rms_epsilon"] == 1e-05
     assert info["llama.context_length"] == 512
     assert info["general.parameter_count"] > 0
     assert info["tokenizer.ggml.tokens"] is None
