@@ -78,7 +78,7 @@ class Other(BaseHTTPRequestHandler):
 def test_a_busy_port_says_whose_it_is(tmp_path, name, body, words):
     handler = type("Handler", (Other,), {"name": name, "body": body})
     with HTTPServer(("127.0.0.1", 0), handler) as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
+        threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
         port = other.server_address[1]
         with pytest.raises(BadSetting, match=words) as caught:
             bind(Settings(home=tmp_path, models=tmp_path, port=port))
@@ -86,7 +86,8 @@ def test_a_busy_port_says_whose_it_is(tmp_path, name, body, words):
         other.shutdown()
 
 
-def test_a_port_that_is_taken_on_ipv6_only_is_busy_too(tmp_path):
+def test_a_port_that_is_taken_on_ipv6_only_is_busy_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("localrun.server.ports._ASK_S", 0.05)
     with socket.socket(socket.AF_INET6) as other:
         other.bind(("::1", 0))
         other.listen()
