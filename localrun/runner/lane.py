@@ -1,5 +1,6 @@
 """One context and the sequences in it: ids, cells, prefixes, and the decode call."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from localrun.llama import Batch, Context, Decoded, Model
 from localrun.runner.ledger import CellLedger
 from localrun.runner.plan import Chunk
 from localrun.runner.prefix import PrefixIndex
+from localrun.runner.threads import Threads
 
 if TYPE_CHECKING:
     from array import array
@@ -45,11 +47,21 @@ class Lane:
         n_ctx: Positions one sequence may use.
         shares: Whether sequences may share prefixes and be kept; false for recurrent models,
             whose state cannot be cut, and for the deterministic lane.
+        threads: Adapts the number of threads to the machine; None leaves it, as the deterministic
+            lane must.
     """
 
-    def __init__(self, model: Model, context: Context, *, n_ctx: int, shares: bool) -> None:
+    def __init__(
+        self,
+        model: Model,
+        context: Context,
+        *,
+        n_ctx: int,
+        shares: bool,
+        threads: Threads | None = None,
+    ) -> None:
         settings = context.settings
-        self.context, self.shares = context, shares
+        self.context, self.shares, self._threads = context, shares, threads
         self.batch = Batch(
             n_batch=settings.n_batch,
             n_outputs_max=settings.n_outputs_max,
@@ -133,7 +145,7 @@ class Lane:
             self.batch.add(
                 sequence.seq_id, sequence.n_past, tokens, wants_logits=chunk.wants_logits
             )
-        outcome = self.context.decode(self.batch)
+        outcome = self._timed_decode()
         for chunk in chunks:
             sequence = by_key[chunk.key]
             if outcome is Decoded.DONE:
@@ -141,6 +153,17 @@ class Lane:
                 self.ledger.append(sequence.seq_id, chunk.n_tokens)
             elif outcome is Decoded.ABORTED:
                 self._roll_back(sequence)
+        return outcome
+
+    def _timed_decode(self) -> Decoded:
+        """Decode, and follow the machine with the number of threads."""
+        if self._threads is None:
+            return self.context.decode(self.batch)
+        begun, cpu_begun, n_threads = time.monotonic(), time.process_time(), self._threads.n
+        outcome = self.context.decode(self.batch)
+        now, cpu_s = time.monotonic(), time.process_time() - cpu_begun
+        if self._threads.observe(now - begun, cpu_s, now) != n_threads:
+            self.context.set_threads(self._threads.n)
         return outcome
 
     def clear(self) -> None:

@@ -33,7 +33,9 @@ from localrun.messages import (
 from localrun.runner.engine import Engine
 from localrun.runner.lane import Lane
 from localrun.runner.solo import SoloLane
+from localrun.runner.threads import Threads
 from localrun.system.frames import ChildPipe
+from localrun.system.idle import idle_core_seconds
 
 Purpose: TypeAlias = Literal["load", "context"]
 
@@ -156,6 +158,8 @@ class RunnerProcess:
             Context(model, _settings(load, load.n_cells, load.n_seq_max, load.n_batch)),
             n_ctx=n_ctx,
             shares=not model.is_recurrent,
+            # Beside a GPU the CPU threads wait on purpose, which looks like a taken core.
+            threads=None if load.n_gpu_layers else Threads(load.n_threads, idle_core_seconds),
         )
         engine = Engine(
             model,
