@@ -25,7 +25,7 @@ COMFORTABLE_CONTEXT = 8192
 
 N_BATCH, N_UBATCH, N_UBATCH_SHORT = 2048, 512, 128
 MAX_KEPT, MAX_SEQUENCES = 64, 256
-POOL_BYTES = 256 * MIB
+POOL_BYTES = 128 * MIB
 """What cells beyond one context window may take, and no more than a quarter of what is free."""
 
 
