@@ -65,7 +65,7 @@ def native_command(machine: Machine, engine: EngineBuild) -> str:
             flags.append("-DGGML_CUDA=ON")
         elif "amd" in vendors:
             flags.append("-DGGML_HIP=ON")
-    return f'CMAKE_ARGS="{" ".join(flags)}" {_REINSTALL} --no-binary :all: "{ENGINE}"'
+    return f'CMAKE_ARGS="{" ".join(flags)}" {_REINSTALL} --no-binary llama-cpp-python "{ENGINE}"'
 
 
 def _plain() -> str:

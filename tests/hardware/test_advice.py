@@ -45,6 +45,7 @@ def test_a_cuda_wheel_without_avx2_is_told_and_rebuilt_with_cuda() -> None:
     (advice,) = advise(WITH_CARD, engine)
     assert "without AVX2" in advice.text
     assert "-DGGML_CUDA=ON" in advice.command
+    assert "--no-binary llama-cpp-python " in advice.command  # its build tools may come as wheels
     assert (
         "-DGGML_CUDA" not in advise(MACHINE, replace(engine, supports_gpu_offload=False))[0].command
     )
