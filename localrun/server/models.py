@@ -182,7 +182,8 @@ class _Errand:
     def _take(self, event: "PullEvent") -> None:
         """Keep the event; of a slow client's bars only the newest state is kept."""
         events = self._events
-        if event.total and events and events[-1].digest == event.digest:
+        last = events[-1] if events else None
+        if last and last.total and (last.status, last.digest) == (event.status, event.digest):
             events[-1] = event
         else:
             events.append(event)

@@ -135,6 +135,7 @@ def test_the_cli_may_pull_a_local_file(client, home):
     assert events[-1]["status"] == "success"
     assert any(e.get("digest", "").startswith("sha256:") and e["completed"] == e["total"]
                for e in events)  # fmt: skip
+    assert any("licence" in event["status"] for event in events)  # no bar took its place
     assert len(client.get("/api/tags").json()["models"]) == 2
 
 
