@@ -60,6 +60,11 @@ class Options:
     stop: tuple[str, ...] = field(default=())
     deterministic: bool = False
 
+    @property
+    def sampling_seed(self) -> int:
+        """The seed to sample with: who asks for determinism without one gets the same always."""
+        return 0 if self.deterministic and self.seed < 0 else self.seed
+
 
 _KINDS = {
     f.name: f.type.__name__ if isinstance(f.type, type) else str(f.type) for f in fields(Options)

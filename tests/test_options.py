@@ -96,3 +96,18 @@ def test_merge_gives_typed_values_or_an_invalid_option(changes: dict[str, object
             assert value == default
         elif default is not None:
             assert type(value) is type(default)
+
+
+@pytest.mark.parametrize(
+    ("changes", "seed"),
+    [
+        ({}, -1),
+        ({"deterministic": True}, 0),
+        ({"deterministic": True, "seed": -1}, 0),
+        ({"deterministic": True, "seed": 7}, 7),
+    ],
+)
+def test_determinism_without_a_seed_takes_the_same_one_always(
+    changes: dict[str, object], seed: int
+) -> None:
+    assert merge_options(Options(), changes).sampling_seed == seed

@@ -157,7 +157,7 @@ async def _complete(
 def _job(ready: Ready, scope: str) -> Job:
     options = ready.options
     sampling = Sampling(
-        seed=options.seed,
+        seed=options.sampling_seed,
         temperature=options.temperature,
         top_k=options.top_k,
         top_p=options.top_p,
