@@ -156,13 +156,40 @@ class Progress:
         """Draw all lines over the ones of before; without a frame, nothing turns any more."""
         size = shutil.get_terminal_size()
         with self._lock:
+            settled = _wrapped(self._take_settled(), size.columns)
             lines = self._lines[-(size.lines - 1) :]
-            drawn = [line.draw(size.columns) if isinstance(line, Bar) else line for line in lines]
+        moving = [line.draw(size.columns) if isinstance(line, Bar) else line for line in lines]
         if frame and lines and isinstance(lines[-1], str):
-            drawn[-1] = f"{drawn[-1]} {frame}".lstrip()
+            moving[-1] = f"{moving[-1]} {frame}".lstrip()
+        moving = _wrapped(moving, size.columns)[-(size.lines - 1) :]
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        body = "".join(f"\x1b[2K{line[: size.columns]}\n" for line in drawn)
+        body = "".join(f"\x1b[2K{line}\n" for line in (*settled, *moving))
         hide = "\x1b[?25l" if frame else "\x1b[?25h"
         self._out.write(f"\x1b[?2026h{hide}{up}\r{body}\x1b[0J\x1b[?2026l")
         self._out.flush()
-        self._drawn = len(drawn)
+        self._drawn = len(moving)
+
+    def _take_settled(self) -> list[str]:
+        """Take off the lines that change no more: drawn once, they may scroll out of sight."""
+        columns, settled = shutil.get_terminal_size().columns, list[str]()
+        while len(self._lines) > 1:
+            first = self._lines[0]
+            if isinstance(first, Bar) and first.completed < first.total:
+                break
+            del self._lines[0]
+            settled.append(first.draw(columns) if isinstance(first, Bar) else first)
+        return settled
+
+
+def _wrapped(lines: list[str], columns: int) -> list[str]:
+    """Lines that are too long go on in the next one: what they say is not to be lost."""
+    rows: list[str] = []
+    for line in lines:
+        rest = line
+        while len(rest) > columns:
+            at = rest.rfind(" ", columns // 2, columns + 1)
+            at = at if at > 0 else columns
+            rows.append(rest[:at].rstrip())
+            rest = "  " + rest[at:].lstrip()
+        rows.append(rest)
+    return rows

@@ -7,16 +7,17 @@ from pathlib import Path
 import click
 
 from localrun.cli.client import Client
+from localrun.cli.completion import complete_source
 from localrun.cli.connect import connect
 from localrun.cli.progress import Progress
 from localrun.cli.tables import size_text, table
 from localrun.cli.wire import Json, array, number, text
 from localrun.config import Settings, load_settings
-from localrun.errors import PullFailed
+from localrun.errors import PullFailed, SourceMissing
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_source)
 @click.option("--json", "as_json", is_flag=True, help="Print the server's records, one a line.")
 def pull(name: str, *, as_json: bool) -> None:
     """Fetch a model.
@@ -33,33 +34,52 @@ def pull(name: str, *, as_json: bool) -> None:
             pull_model(client, name, settings)
 
 
-def pull_model(client: Client, name: str, settings: Settings) -> None:
+def pull_model(client: Client, name: str, settings: Settings) -> str:
     """Fetch a model through the server and show the progress.
+
+    Returns:
+        The name under which it is now here.
 
     Raises:
         LocalrunError: What the server said.
     """
-    done = False
+    stored, done = name, False
     with Progress() as progress:
         for event in _events(client, name, settings):
             _show(event, progress)
             done = text(event, "status") == "success"
+            stored = text(event, "name") or stored
+        if done and stored.removesuffix(":latest") != name.removesuffix(":latest"):
+            progress.note(f"stored as {stored}")
     if not done:
         raise PullFailed(
             f"the pull of '{name}' ended early", hint=f"localrun pull {name}  goes on from there"
         )
+    return stored
 
 
 def _events(client: Client, name: str, settings: Settings) -> Iterator[Json]:
     headers: dict[str, str] = {}
-    if _is_file(name):
+    if is_file(name):
         name = str(Path(name).expanduser().resolve())
         headers["X-Localrun-Local"] = _token(settings)
     return client.stream("/api/pull", {"model": name}, headers=headers)
 
 
-def _is_file(name: str) -> bool:
-    return name.lower().endswith(".gguf") and Path(name).expanduser().is_file()
+def is_file(name: str) -> bool:
+    """Whether a name means a GGUF file on this machine.
+
+    Raises:
+        SourceMissing: If it is the path of one that is not there.
+    """
+    if not name.lower().endswith(".gguf"):
+        return False
+    path = Path(name).expanduser()
+    if path.is_file():
+        return True
+    if path.is_absolute() or name.startswith((".", "~")):
+        raise SourceMissing(f"there is no file {path}", hint="check the path")
+    return False
 
 
 def _token(settings: Settings) -> str:
@@ -72,8 +92,8 @@ def _token(settings: Settings) -> str:
 
 def _show(event: Json, progress: Progress) -> None:
     status, digest, total = text(event, "status"), text(event, "digest"), number(event, "total")
-    if digest and total:
-        progress.transfer(status, digest, int(total), int(number(event, "completed")))
+    if total:  # a local file has no digest until it is read
+        progress.transfer(status, digest or status, int(total), int(number(event, "completed")))
     elif status and not digest:
         progress.status(status)
     rows = array(event, "plan")

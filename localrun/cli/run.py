@@ -13,7 +13,7 @@ from localrun.cli.client import Client
 from localrun.cli.completion import complete_model
 from localrun.cli.connect import connect
 from localrun.cli.progress import Progress
-from localrun.cli.pull import pull_model
+from localrun.cli.pull import is_file, pull_model
 from localrun.cli.wire import Json, number, record, text
 from localrun.config import Settings, load_settings
 from localrun.errors import ModelNotFound
@@ -31,7 +31,7 @@ class Request:
     """What every request of one `run` shares.
 
     Attributes:
-        model: Name as the user wrote it.
+        model: Name on the server.
         fields: `options`, `keep_alive`, `format`, `system`, where given.
         is_verbose: Print the counts and speeds of each answer.
     """
@@ -59,10 +59,11 @@ def run(model: str | None, prompt: tuple[str, ...], *, verbose: bool, **flags: o
     """
     flags.pop("nowordwrap")
     settings = load_settings()
+    fields = _fields(flags)
     words = _piped() + " ".join(prompt)
     with connect(settings) as client:
-        request = Request(_choose(model, client, settings), _fields(flags), verbose)
-        capabilities = ensure_model(client, request.model, settings)
+        name, capabilities = ensure_model(client, _choose(model, client, settings), settings)
+        request = Request(name, fields, verbose)
         is_talk = not words.strip() and sys.stdin.isatty() and sys.stdout.isatty()
         if is_talk and "embedding" not in capabilities:
             from localrun.cli.prompt import talk
@@ -72,20 +73,22 @@ def run(model: str | None, prompt: tuple[str, ...], *, verbose: bool, **flags: o
             answer(client, request, words)
 
 
-def ensure_model(client: Client, model: str, settings: Settings) -> list[str]:
-    """Fetch a model unless the server has it.
+def ensure_model(client: Client, model: str, settings: Settings) -> tuple[str, list[str]]:
+    """Fetch a model unless the server has it; a file is always read, it may have changed.
 
     Returns:
-        Its capabilities, `completion` or `embedding` and more.
+        Its name on the server, and its capabilities: `completion` or `embedding` and more.
     """
     from localrun.cli.wire import words
 
+    if is_file(model):
+        model = pull_model(client, model, settings)
     try:
         shown = client.call("POST", "/api/show", {"model": model})
     except ModelNotFound:
-        pull_model(client, model, settings)
+        model = pull_model(client, model, settings)
         shown = client.call("POST", "/api/show", {"model": model})
-    return words(shown, "capabilities")
+    return model, words(shown, "capabilities")
 
 
 def answer(client: Client, request: Request, prompt: str) -> None:

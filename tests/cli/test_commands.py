@@ -1,7 +1,10 @@
 """Every command as a real process against a loopback server."""
 
 import json
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from localrun import __version__
 from localrun.config import SETTINGS
 from tests.cli.conftest import Run
 from tests.fakes.server import DIGEST, FakeServer, fake_server
+from tests.fakes.stored import store_model
+from tests.fakes.tinygguf import make_tiny
 
 PULL_EVENTS: list[dict[str, Any]] = [
     {"status": "pulling manifest"},
@@ -172,6 +177,20 @@ def test_local_file_is_pulled_with_the_token_of_our_home(
     assert server.headers[-1]["X-Localrun-Local"] == "secret"
 
 
+def test_the_name_that_a_pulled_file_got_is_said(run: Run, server: FakeServer) -> None:
+    server.pull_events = [{"status": "success", "name": "a-model:latest"}]
+    assert run("pull", "me/a-model").stderr == "success\nstored as a-model:latest\n"
+    assert run("pull", "a-model").stderr == "success\n"
+
+
+@pytest.mark.parametrize("command", [["pull"], ["run"]])
+@pytest.mark.parametrize("path", ["./none.gguf", "/none/none.gguf"])
+def test_a_path_without_a_file_is_said(run: Run, command: list[str], path: str) -> None:
+    done = run(*command, path)
+    assert done.returncode == 1
+    assert "there is no file" in done.stderr
+
+
 def test_key_is_sent_as_bearer(run: Run, server: FakeServer) -> None:
     run("show", "tiny", LOCALRUN_API_KEYS="k1,k2")
     assert server.headers[-1]["Authorization"] == "Bearer k1"
@@ -207,6 +226,51 @@ def test_bad_setting_names_its_variable(run: Run) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script_is_printed(run: Run, shell: str) -> None:
     assert "_LOCALRUN_COMPLETE" in run("completion", shell).stdout
+
+
+COMPLETE = """
+source <("$1" -m localrun completion bash)
+localrun() { "$PYTHON" -m localrun "$@"; }
+COMP_LINE=$2 COMP_POINT=${#2}
+_localrun_completion localrun
+echo "${COMPREPLY[*]}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("localrun pr", "probe"),
+        ("localrun show tiny:", "latest"),
+        ("localrun run tiny:l", "latest"),
+        ("localrun pull tinyl", "tinyllama"),
+        ("localrun pull smollm2:13", "135m"),
+    ],
+)
+def test_bash_completes_commands_and_names_with_colons(
+    environment: dict[str, str], line: str, found: str
+) -> None:
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash")
+    done = subprocess.run(
+        [bash, "--norc", "-c", COMPLETE, "bash", sys.executable, line],
+        env=environment | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout.strip() == found, done.stderr
+
+
+def test_model_names_are_completed_from_the_store_without_a_server(
+    run: Run, tmp_path: Path
+) -> None:
+    store_model(tmp_path / "models", "mine:q8", make_tiny(tmp_path / "t.gguf"))
+    words = {"COMP_WORDS": "localrun show m", "COMP_CWORD": "2"}
+    found = run(_LOCALRUN_COMPLETE="bash_complete", LOCALRUN_HOST="127.0.0.1:1", **words)
+    assert found.stdout == "plain,mine:q8\n"
 
 
 def test_model_names_are_completed(run: Run) -> None:

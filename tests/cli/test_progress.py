@@ -1,8 +1,21 @@
 """Progress: plain lines where it is piped, rates from the last seconds."""
 
 import io
+import re
+
+import pytest
 
 from localrun.cli.progress import Bar, Progress
+
+
+class Terminal(io.StringIO):
+    """What is written to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def shown(self) -> str:
+        return re.sub("\x1b\\[[?0-9]*[a-zA-Z]", "", self.getvalue())
 
 
 class Clock:
@@ -59,3 +72,28 @@ def test_resumed_transfer_starts_its_rate_anew() -> None:
     bar = Bar("x", 1000)
     bar.advance(900, 5.0)
     assert bar.rate == 0.0
+
+
+def test_nothing_is_lost_on_a_small_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("LINES", "5")
+    out = Terminal()
+    with Progress(out) as progress:
+        progress.status("chose Q4_K_M (3.96 GB): the best there is; licence llama2")
+        progress.note("\n".join(f"row {n}" for n in range(20)))
+        progress.transfer("pulling ab", "sha256:ab", 2, 1)
+    shown = out.shown().splitlines()
+    assert "; licence llama2" in " ".join(out.shown().split())
+    assert [line for line in shown if line.startswith("row ")] == [f"row {n}" for n in range(20)]
+    assert max(map(len, shown)) <= 30
+
+
+def test_lines_that_change_no_more_are_drawn_once() -> None:
+    out = Terminal()
+    progress = Progress(out)
+    progress.status("pulling manifest")
+    progress.transfer("pulling ab", "sha256:ab", 2, 1)
+    for _ in range(3):
+        progress._redraw("-")
+    assert out.shown().count("pulling manifest") == 1
+    assert out.shown().count("pulling ab") == 3

@@ -69,6 +69,17 @@ def test_missing_model_is_pulled_first(run: Run, server: FakeServer) -> None:
     ]
 
 
+def test_a_file_is_taken_and_run_under_its_stored_name(
+    run: Run, server: FakeServer, tmp_path: Path
+) -> None:
+    (tmp_path / "my model.gguf").write_bytes(b"GGUF")
+    server.models = {"my-model:latest"}
+    server.pull_events = [{"status": "success", "name": "my-model:latest"}]
+    done = run("run", str(tmp_path / "my model.gguf"), "hi")
+    assert done.stdout == "天空 is blue.\n"
+    assert server.bodies("/api/generate")[0]["model"] == "my-model:latest"
+
+
 def test_without_a_model_the_newest_one_here_answers(run: Run, server: FakeServer) -> None:
     server.models = {"tiny:latest"}
     done = run("run", stdin="hi")
