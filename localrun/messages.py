@@ -172,6 +172,7 @@ class Load(Frame, frozen=True):
         cell_bytes: What one KV cell takes, by device name.
         compute_bytes: What the compute buffers take, by device name. The runner asks for memory
             in these numbers, for the load and for every context it opens later.
+        adapts_threads: Use fewer threads while another program takes their cores.
     """
 
     paths: tuple[str, ...]
@@ -191,6 +192,7 @@ class Load(Frame, frozen=True):
     weights_bytes: dict[str, int] = {}
     cell_bytes: dict[str, int] = {}
     compute_bytes: dict[str, int] = {}
+    adapts_threads: bool = True
 
 
 class MemoryGranted(Frame, frozen=True):
@@ -321,7 +323,7 @@ class LoadFailed(Frame, frozen=True):
     hint: str = ""
 
 
-class Delta(Frame, frozen=True):
+class Delta(Frame, frozen=True, gc=False):
     """New text of one request and its tokens; text lags while UTF-8 or a stop string is open."""
 
     request_id: int
@@ -329,7 +331,7 @@ class Delta(Frame, frozen=True):
     tokens: tuple[int, ...]
 
 
-class End(Frame, frozen=True):
+class End(Frame, frozen=True, gc=False):
     """The one ending of a request that was not an error.
 
     Attributes:
@@ -353,7 +355,7 @@ class End(Frame, frozen=True):
     decode_s: float
 
 
-class Step(Frame, frozen=True):
+class Step(Frame, frozen=True, gc=False):
     """All that one engine step produced; a request's deltas precede its end."""
 
     deltas: tuple[Delta, ...]

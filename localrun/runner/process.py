@@ -159,7 +159,9 @@ class RunnerProcess:
             n_ctx=n_ctx,
             shares=not model.is_recurrent,
             # Beside a GPU the CPU threads wait on purpose, which looks like a taken core.
-            threads=None if load.n_gpu_layers else Threads(load.n_threads, idle_core_seconds),
+            threads=Threads(load.n_threads, idle_core_seconds)
+            if load.adapts_threads and not load.n_gpu_layers
+            else None,
         )
         engine = Engine(
             model,

@@ -9,11 +9,11 @@ thread that is not given its core is dropped, and taken back when a core idles.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_WINDOW_S = 0.04
-"""Time of steps that is judged together."""
-_LOST_CORES = 0.3
-"""Cores that may be missing; beyond, one thread is too many."""
-_LOOK_S = 0.4
+_WINDOW_S = 0.3
+"""Time of steps that is judged together: a passing disturbance is not worth a thread."""
+_LOST_CORES = 0.35
+"""Cores that may be missing; beyond, one thread is too many. A busy neighbour takes half a core."""
+_LOOK_S = 0.25
 _IDLE_CORES = 0.75
 """Cores that must idle before a thread is taken back."""
 
@@ -54,7 +54,7 @@ class Threads:
             self._wall_s = self._cpu_s = 0.0
             if lost > _LOST_CORES and self.n > 1:
                 self.n -= 1
-                self._idle_s = None
+                self._idle_s = self.idle_core_seconds()
                 self._looked_s = now_s
         if self.n < self.n_max and now_s - self._looked_s >= _LOOK_S:
             self._look(now_s)

@@ -101,6 +101,8 @@ class Planner:
         except OutOfMemory:
             placement = self._place(model, info, budget, wish)
         load = load_of(placement, tuple(map(str, model.model_paths)))
+        if options.num_thread > 0:  # who names a number of threads gets that number
+            load = msgspec.structs.replace(load, adapts_threads=False)
         asked = options.num_ctx or 0
         window = min(asked, info.n_ctx_train) if info.n_ctx_train else asked
         return Plan(

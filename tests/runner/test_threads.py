@@ -36,20 +36,31 @@ def test_thread_without_a_core_is_dropped_soon_and_taken_back_after() -> None:
     machine = Machine(2)
     threads = Threads(2, machine.idle)
     machine.taken = 1
-    machine.run(threads, 0.2)
+    machine.run(threads, 0.5)
     assert threads.n == 1
     machine.run(threads, 5)
     assert threads.n == 1, "a thread came back while its core was taken"
     machine.taken = 0
-    machine.run(threads, 2)
+    machine.run(threads, 1)
     assert threads.n == 2
 
 
 def test_small_neighbour_costs_no_thread() -> None:
     machine = Machine(2)
     threads = Threads(2, machine.idle)
-    machine.taken = 0.3
+    machine.taken = 0.5
     machine.run(threads, 3)
+    assert threads.n == 2
+
+
+def test_passing_disturbance_costs_no_thread() -> None:
+    machine = Machine(2)
+    threads = Threads(2, machine.idle)
+    for _ in range(20):
+        machine.taken = 1
+        machine.run(threads, 0.05)
+        machine.taken = 0
+        machine.run(threads, 0.2)
     assert threads.n == 2
 
 
