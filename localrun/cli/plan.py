@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from localrun.cli.probe import to_mend
 from localrun.cli.pull import short_names
 from localrun.cli.tables import size_text, table
 from localrun.config import Settings
@@ -51,6 +52,8 @@ def print_plan(
         print(json.dumps(to_json(plan), ensure_ascii=False, indent=2))
     else:
         sys.stdout.write(describe(plan))
+        for name, value in to_mend(machine, build):
+            print(f"{name:<11}{value}")
 
 
 def make_plan(model: str, budget: Budget, settings: Settings) -> Plan:

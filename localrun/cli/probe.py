@@ -54,10 +54,16 @@ def describe(machine: Machine, build: EngineBuild) -> str:
         ("Engine", _engine(build)),
         *(("Note", note) for note in machine.notes),
     ]
+    return "".join(f"{name:<11}{value}\n" for name, value in (*rows, *to_mend(machine, build)))
+
+
+def to_mend(machine: Machine, build: EngineBuild) -> list[tuple[str, str]]:
+    """Rows of what keeps this machine from its full speed, each with the command that mends it."""
+    rows: list[tuple[str, str]] = []
     for advice in advise(machine, build):
         rows += [("To mend", advice.text)]
         rows += [("", f"  {advice.command}")] if advice.command else []
-    return "".join(f"{name:<11}{value}\n" for name, value in rows)
+    return rows
 
 
 def _cores(machine: Machine) -> str:

@@ -48,6 +48,13 @@ def test_gpu_is_shown_with_the_8_gb_verdict_and_what_to_mend(run: Run, nvml: str
         assert "pip install" in shown
 
 
+def test_a_plan_that_must_leave_the_gpu_idle_says_how_to_mend_it(
+    run: Run, nvml: str, tmp_path: Path
+) -> None:
+    shown = run("probe", str(make_tiny(tmp_path / "tiny.gguf")), LOCALRUN_NVML_LIBRARY=nvml).stdout
+    assert ("Runs on    the CPU" in shown) == ("built for the CPU only" in shown)
+
+
 def test_broken_driver_is_a_note_and_not_a_traceback(run: Run, tmp_path: Path) -> None:
     (tmp_path / "broken.so").write_bytes(b"not a library")
     done = run("probe", LOCALRUN_NVML_LIBRARY=str(tmp_path / "broken.so"))
