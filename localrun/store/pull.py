@@ -4,7 +4,8 @@ Blocking; every step is reported. The manifest comes last and atomically, so tha
 as a whole or not at all; what was fetched before a kill is kept and gone on from.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from localrun.errors import (
     InvalidName,
     LocalrunError,
     NotFound,
+    PullFailed,
     SourceMissing,
 )
 from localrun.gguf import ModelInfo, open_model
@@ -124,19 +126,33 @@ def pull(  # noqa: PLR0913 (the border that server and tests agreed on; each is 
     offer = _offer(errand, catalog, text)
     selection = choose_group(offer.groups, errand.source, errand.quantization, budget, settings)
     _report_choice(report, errand, offer, selection)
-    for attempt in range(_TRIES):
-        layers = _fetch(errand.source, selection.group, library, report, cancelled)
-        if cancelled():
-            raise Cancelled("the pull was cancelled")
-        report(PullEvent("verifying sha256 digest"))
-        manifest = _assemble(errand, offer, selection.group, layers, library)
-        try:
-            return _finish(errand.name, manifest, library, report)
-        except NotFound:
-            # Another command removed a blob between its arrival and the manifest.
-            if attempt == _TRIES - 1:
-                raise
+    with _explained_files(library):
+        for attempt in range(_TRIES):
+            layers = _fetch(errand.source, selection.group, library, report, cancelled)
+            if cancelled():
+                raise Cancelled("the pull was cancelled")
+            report(PullEvent("verifying sha256 digest"))
+            manifest = _assemble(errand, offer, selection.group, layers, library)
+            try:
+                return _finish(errand.name, manifest, library, report)
+            except NotFound:
+                # Another command removed a blob between its arrival and the manifest.
+                if attempt == _TRIES - 1:
+                    raise
     raise AssertionError
+
+
+@contextmanager
+def _explained_files(library: Library) -> Generator[None]:
+    """Turn what the system says of files and folders into an error with a next step."""
+    try:
+        yield
+    except OSError as error:
+        path = error.filename or library.blobs.root
+        raise PullFailed(
+            f"{path} cannot be used: {error.strerror or error}",
+            hint="check whose it is, or set LOCALRUN_MODELS to a folder of your own",
+        ) from error
 
 
 # ── who has it ────────────────────────────────────────────────────────────────────────────────

@@ -22,6 +22,7 @@ from localrun.errors import (
     LocalrunError,
     Offline,
     OutOfMemory,
+    PullFailed,
     SourceMissing,
 )
 from localrun.gguf import open_model
@@ -253,6 +254,14 @@ def test_a_pull_that_cannot_be_ends_with_a_next_step(
     assert why in caught.value.message
     assert hint in caught.value.hint
     assert world.library.list() == []
+
+
+def test_a_store_that_cannot_be_written_is_named_with_a_next_step(world: World) -> None:
+    (world.folder / "file").touch()
+    world.library = Library(world.folder / "file" / "models")
+    with pytest.raises(PullFailed, match="file.* cannot be used: Not a directory") as caught:
+        world.pull("tiny:bare")
+    assert "LOCALRUN_MODELS" in caught.value.hint
 
 
 def test_offline_mode_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
