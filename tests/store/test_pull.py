@@ -257,9 +257,9 @@ def test_a_pull_that_cannot_be_ends_with_a_next_step(
 
 
 def test_a_store_that_cannot_be_written_is_named_with_a_next_step(world: World) -> None:
-    (world.folder / "file").touch()
-    world.library = Library(world.folder / "file" / "models")
-    with pytest.raises(PullFailed, match="file.* cannot be used: Not a directory") as caught:
+    world.library.root.mkdir()
+    (world.library.root / "partial").touch()  # where a folder is wanted
+    with pytest.raises(PullFailed, match=r"partial cannot be used: File exists") as caught:
         world.pull("tiny:bare")
     assert "LOCALRUN_MODELS" in caught.value.hint
 
