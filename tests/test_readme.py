@@ -45,11 +45,11 @@ def test_the_request_is_shown_in_english_and_chinese() -> None:
     assert any("为什么天空是蓝色的" in line for line in asked)
 
 
-def test_architecture_names_every_room() -> None:
+def test_architecture_names_every_room_and_no_file_that_is_gone() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    rooms = {
-        path.name
-        for path in (ROOT / "localrun").iterdir()
-        if (path.is_dir() and path.name != "__pycache__")
-    }
-    assert {room for room in rooms if f"{room}/" not in page} == set()
+    package = ROOT / "localrun"
+    rooms = {f"{file.parent.name}/" for file in package.glob("*/__init__.py")}
+    rooms |= {file.name for file in package.glob("*.py") if not file.name.startswith("__")}
+    assert {room for room in rooms if room not in page} == set()
+    files = {file.name for file in [*package.rglob("*.py"), *ROOT.glob("*/*.py")]}
+    assert set(re.findall(r"[a-z_]+\.py\b", page)) - files == set()
