@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 from localrun.errors import BrokenTransfer
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_CHECK_ENDPOINT = "check HF_ENDPOINT: it begins with https:// or http://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,13 @@ def origin_of(url: str) -> tuple[str, str, int]:
         scheme, host = parts.scheme.lower(), (parts.hostname or "").lower()
         port = parts.port or _DEFAULT_PORTS.get(scheme, 0)
     except ValueError as error:
-        raise BrokenTransfer(f"the source points to {url!r}, which is no address") from error
+        raise BrokenTransfer(
+            f"the source points to {url!r}, which is no address", hint=_CHECK_ENDPOINT
+        ) from error
     if scheme not in _DEFAULT_PORTS or not host or parts.username is not None:
-        raise BrokenTransfer(f"the source points to {url!r}, which is no plain http address")
+        raise BrokenTransfer(
+            f"the source points to {url!r}, which is no plain http address", hint=_CHECK_ENDPOINT
+        )
     return scheme, host, port
 
 

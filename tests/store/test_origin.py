@@ -71,3 +71,10 @@ def test_redirects_inside_one_network_and_relative_ones_are_followed() -> None:
 )  # fmt: skip
 def test_private_hosts_are_known(host: str, is_private: bool) -> None:
     assert is_private_host(host) is is_private
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "hf-mirror.com", "http://[::1"])
+def test_an_endpoint_that_is_no_address_names_the_setting(endpoint: str) -> None:
+    with pytest.raises(BrokenTransfer) as caught:
+        origin_of(endpoint)
+    assert "HF_ENDPOINT" in caught.value.hint
