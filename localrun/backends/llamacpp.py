@@ -247,7 +247,9 @@ class LlamaRunner:
                 assert_never(message)
 
     def _on_exit(self, status: int, last_words: str) -> None:
-        error = self._gone = RunnerFailed(_obituary(status, last_words))
+        error = self._gone = RunnerFailed(
+            _obituary(status, last_words), hint="ask again: the model is loaded anew"
+        )
         if not self._asked_to_stop:
             _log.error("%s\n%s", error.message, last_words)
         running, self._running = self._running, {}

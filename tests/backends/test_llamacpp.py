@@ -132,8 +132,9 @@ def test_a_dead_runner_fails_its_requests_with_its_last_words_and_later_ones_too
     async def story():
         async with loaded() as (runner, events):
             completion = runner.complete(job("crash 2"))
-            with pytest.raises(RunnerFailed, match=r"signal 9.*device is on fire"):
+            with pytest.raises(RunnerFailed, match=r"signal 9.*device is on fire") as caught:
                 await text_of(completion)
+            assert "ask again" in caught.value.hint
             assert (await events.told.get())[0] == "exited"
             with pytest.raises(RunnerFailed, match="signal 9"):
                 await text_of(runner.complete(job()))
