@@ -61,6 +61,7 @@ class Engine:
         self._deltas: list[Delta] = []
         self._ends: list[End] = []
         self._failures: list[Failed] = []
+        self._has_first_token = False
         self._n_prompt = self._n_computed = self._n_completion = self._n_steps = 0
 
     # ── requests ──────────────────────────────────────────────────────────────────────────
@@ -134,12 +135,18 @@ class Engine:
                     self._sample(lane, chunks)
         return worked
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether what was produced should not wait: an end, an error or a first token."""
+        return self._has_first_token or bool(self._ends or self._failures)
+
     def take_frames(self) -> list[Step | Failed]:
         """What the last turns produced, in order; empties it."""
         frames: list[Step | Failed] = list(self._failures)
         if self._deltas or self._ends:
             frames.append(Step(tuple(self._deltas), tuple(self._ends)))
         self._deltas, self._ends, self._failures = [], [], []
+        self._has_first_token = False
         return frames
 
     def _admit(self) -> None:
@@ -255,7 +262,9 @@ class Engine:
         sequence.tokens.append(token)
         sequence.n_completion += 1
         self._n_completion += 1
-        sequence.first_token_s = sequence.first_token_s or self._clock()
+        if not sequence.first_token_s:
+            sequence.first_token_s = self._clock()
+            self._has_first_token = True
         vocabulary = self.model.vocabulary
         if vocabulary.is_end(token):
             self._finish(sequence, "stop")

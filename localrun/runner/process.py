@@ -40,6 +40,9 @@ from localrun.system.idle import idle_core_seconds
 Purpose: TypeAlias = Literal["load", "context"]
 
 _FLUSH_S = 2.0
+_GATHER_S = 0.010
+"""Steps shorter than this share a frame: waking server and client for each token of a fast model
+takes more from the compute threads than it gives a reader."""
 _LOAD_ASK, _SOLO_ASK = 1, 2
 
 
@@ -63,12 +66,15 @@ class RunnerProcess:
             self._pipe.send(encode(LoadFailed(error.code, error.message, error.hint)))
             self._pipe.flush(_FLUSH_S)
             return
-        has_work = False
+        has_work, sent_s = False, 0.0
         while True:
             self._drain(wait=not has_work)
             has_work = engine.step(interrupted=lambda: not self._inbox.empty())
-            for frame in engine.take_frames():
-                self._pipe.send(encode(frame))
+            now = time.monotonic()
+            if not has_work or engine.is_urgent or now - sent_s >= _GATHER_S:
+                sent_s = now
+                for frame in engine.take_frames():
+                    self._pipe.send(encode(frame))
 
     def _read(self) -> None:
         """The reader thread: every message to the inbox, a cancel into the running call too."""
