@@ -8,8 +8,8 @@ from localrun.footprint import compute_bytes, layer_cell_bytes, layer_state_byte
 from localrun.gguf import ModelInfo
 from localrun.hardware.budget import CPU, MIB, GpuBudget
 
-RUNNER_BYTES = 96 * MIB
-"""A runner's own memory, engine and interpreter."""
+RUNNER_BYTES = 224 * MIB
+"""A runner's own memory: engine, interpreter, and 128 MiB for host copies of kept sequences."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,30 @@ class Context:
             raise ValueError(f"cannot keep {n_keep} tokens")
         return bool(self._engine.short.llama_memory_seq_rm(self._memory, seq_id, n_keep, -1))
 
+    def saved_bytes(self, seq_id: int) -> int:
+        """Bytes that `save` would take for this sequence."""
+        self._check_seq(seq_id)
+        return int(self._engine.low.llama_state_seq_get_size(self._pointer, seq_id))
+
+    def save(self, seq_id: int) -> "ctypes.Array[ctypes.c_uint8] | None":
+        """Copy a sequence's cells to host memory; None if llama.cpp cannot."""
+        size = self.saved_bytes(seq_id)
+        saved = (ctypes.c_uint8 * size)()
+        n = self._engine.low.llama_state_seq_get_data(self._pointer, saved, size, seq_id)
+        return saved if n == size else None
+
+    def restore(self, seq_id: int, saved: "ctypes.Array[ctypes.c_uint8]") -> bool:
+        """Give an empty sequence the cells of `save`; False, and still empty, without room.
+
+        Only ever bytes of this very context: llama.cpp takes damaged ones without a word.
+        """
+        self._check_seq(seq_id)
+        if self.n_past(seq_id):
+            raise ValueError(f"sequence {seq_id} is not empty")
+        low = self._engine.low
+        n = low.llama_state_seq_set_data(self._pointer, saved, len(saved), seq_id)
+        return bool(n == len(saved))
+
     def clear(self) -> None:
         """Forget every sequence; the cache is as new."""
         self._engine.low.llama_memory_clear(self._memory, True)  # noqa: FBT003 (native)

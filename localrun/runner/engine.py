@@ -105,7 +105,7 @@ class Engine:
         return Stats(
             n_running=len(self.lane.running) + len(self.solo.running),
             n_waiting=len(self._waiting),
-            n_kept=len(self.lane.kept),
+            n_kept=len(self.lane.kept) + len(self.lane.spilled),
             n_cells=self.lane.ledger.n_cells,
             n_cells_used=self.lane.ledger.n_used,
             n_prompt_tokens=self._n_prompt,
@@ -168,8 +168,9 @@ class Engine:
         if prefix.leader is not None:
             return True
         # Beside its prompt a sequence needs room to go on; each running one takes a cell a step.
-        n_needed = len(sequence.tokens) - prefix.n_shared + len(self.lane.running) + 1
-        n_needed = min(n_needed, self.lane.ledger.n_cells - prefix.n_shared)
+        n_here = 0 if prefix.n_restored else prefix.n_shared
+        n_needed = max(len(sequence.tokens), prefix.n_restored) - n_here
+        n_needed = min(n_needed + len(self.lane.running) + 1, self.lane.ledger.n_cells - n_here)
         if not self.lane.make_room(n_needed, protect=prefix.source):
             if self.lane.running:
                 return False
@@ -177,7 +178,7 @@ class Engine:
             prefix = Prefix()
         self.lane.admit(sequence, prefix)
         if sequence.n_cached < 0:
-            sequence.n_cached = prefix.n_shared
+            sequence.n_cached = sequence.n_past
         self._start(sequence)
         return True
 

@@ -222,7 +222,7 @@ def test_without_flash_attention_the_scores_are_counted() -> None:
 def test_the_parts_of_a_placement_are_those_of_its_devices() -> None:
     facts = info("llama3.1-8b")
     placement = place(facts, budget(3.2), Wish())
-    assert sum(placement.weights_bytes.values()) == facts.weights_bytes + (96 << 20)
+    assert sum(placement.weights_bytes.values()) == facts.weights_bytes + (224 << 20)
     assert sum(placement.cell_bytes.values()) == 32 * 8 * 128 * 2 * 2
     assert placement.compute_bytes["CUDA0"] > 0
 

@@ -74,6 +74,50 @@ def test_kept_prefix_is_reused_and_changes_no_token(tiny: Path, make_bench: Make
     assert max(solo_gaps(bench, prompt, second.tokens)) < LOGIT_TOLERANCE
 
 
+def test_kept_sequence_leaves_the_pool_and_comes_back(tiny: Path, make_bench: Make) -> None:
+    bench = make_bench(tiny)
+    first = bench.submit(1, prompt_of(300), n_predict=4)
+    bench.run()
+    lane = bench.engine.lane
+    assert (lane.ledger.n_used, len(lane.spilled), bench.engine.stats().n_kept) == (0, 1, 1)
+    bench.submit(2, prompt_of(300) + first.tokens[:1] + [290, 291], n_predict=400)
+    bench.until(lambda: len(bench.answers[2].tokens) > 3)
+    third = bench.submit(3, [*prompt_of(300), 300, 301], n_predict=4)
+    bench.until(lambda: third.end is not None)
+    assert third.done.n_cached == 300
+    assert lane.ledger.n_used < 300 + 4 + 400, "the prefix of a running sequence was not shared"
+
+
+def test_host_memory_of_kept_sequences_is_bounded(tiny: Path, make_bench: Make) -> None:
+    bench = make_bench(tiny)
+    lane = bench.engine.lane
+    bench.submit(0, prompt_of(200), n_predict=1)
+    bench.run()
+    (one,) = (len(spilled.cells) for spilled in lane.spilled.values())
+    lane.spill_bytes = 3 * one + one // 2
+    for k in range(1, 8):
+        bench.submit(k, prompt_of(200, seed=k), n_predict=1)
+        bench.run()
+    assert len(lane.spilled) == 3
+    newest = bench.submit(20, [*prompt_of(200, seed=7), 280], n_predict=1)
+    oldest = bench.submit(21, [*prompt_of(200, seed=0), 280], n_predict=1)
+    bench.run()
+    assert newest.done.n_cached == 200
+    assert oldest.done.n_cached <= 1, "only BOS is common with what is still there"
+
+
+def test_sequence_too_large_to_copy_is_kept_in_the_pool(tiny: Path, make_bench: Make) -> None:
+    bench = make_bench(tiny)
+    lane = bench.engine.lane
+    lane.largest_spill_bytes = 1000
+    first = bench.submit(1, prompt_of(300), n_predict=4)
+    bench.run()
+    assert (len(lane.kept), len(lane.spilled)) == (1, 0)
+    second = bench.submit(2, prompt_of(300) + first.tokens[:2] + [290], n_predict=4)
+    bench.run()
+    assert second.done.n_cached == 302
+
+
 def test_running_sequence_lends_its_prefix(tiny: Path, make_bench: Make) -> None:
     bench = make_bench(tiny)
     bench.submit(1, prompt_of(300), n_predict=200)
