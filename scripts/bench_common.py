@@ -38,6 +38,11 @@ class Report:
         """The median of a name's samples."""
         return statistics.median(self.samples[name])
 
+    def ratio(self, name: str, base: str) -> float:
+        """The median of the rounds' own ratios: a machine that drifts takes both sides along."""
+        pairs = zip(self.samples[name], self.samples[base], strict=True)
+        return statistics.median(ours / theirs for ours, theirs in pairs)
+
     def judge(self, name: str, value: float, bound: str, *, holds: bool) -> None:
         """Print a measure beside its bound and keep it."""
         print(f"  {'ok  ' if holds else 'MISS'} {name:<58} {value:10.3f}   ({bound})", flush=True)

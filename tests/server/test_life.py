@@ -175,7 +175,7 @@ def test_a_full_queue_is_told_so(models, tmp_path):
 
 def test_a_second_model_evicts_the_first_where_only_one_fits(models):
     with (
-        running(models, budget_bytes=150 << 20, keep_alive_s=60.0) as state,
+        running(models, budget_bytes=300 << 20, keep_alive_s=60.0) as state,
         state.client() as client,
     ):
         for name in ("tiny", "other", "tiny"):
