@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from localrun.llama import Context, ContextSettings, Model
+from localrun.llama import Batch, Context, ContextSettings, Model
 from localrun.messages import Delta, End, Failed, Sampling, Step, Submit
 from localrun.runner.engine import Engine
 from localrun.runner.lane import Lane
@@ -179,6 +179,37 @@ def make_bench() -> Iterator[Callable[..., Bench]]:
     yield make
     for bench in made:
         bench.close()
+
+
+LOGIT_TOLERANCE = 1.0
+"""How far below a solo run's best score a token of a batch may lie."""
+
+
+def worst_gap(bench: Bench, prompt: Sequence[int], completion: Sequence[int]) -> float:
+    """Teacher-force a text in a fresh solo context: the furthest any token is from the best."""
+    n_tokens = len(prompt) + len(completion) + 8
+    context = bench.context(n_tokens)
+    batch = Batch(
+        n_batch=512,
+        n_outputs_max=1,
+        n_seq_max=1,
+        n_vocab=bench.model.vocabulary.n_tokens,
+        n_ctx=n_tokens,
+    )
+    feed, at, worst = array("i", prompt), 0, 0.0
+    for token in completion:
+        row = None
+        while row is None:
+            chunk, feed = feed[:512], feed[512:]
+            batch.clear()
+            row = batch.add(0, at, chunk, wants_logits=not len(feed))
+            context.decode(batch)
+            at += len(chunk)
+        logits = context.logits(row)
+        worst = max(worst, max(logits) - logits[token])
+        feed = array("i", [token])
+    context.close()
+    return worst
 
 
 def prompt_of(n: int, seed: int = 0) -> list[int]:

@@ -1,42 +1,16 @@
 """Engine: batching, sharing, pausing and ending, on a tiny model with real llama.cpp."""
 
-from array import array
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from localrun.errors import OutOfMemory
-from localrun.llama import Batch, Context
 from localrun.messages import End, Failed, Sampling
 from localrun.runner.sequence import CREDIT_WINDOW_BYTES
-from tests.runner.conftest import Answer, Bench, prompt_of
+from tests.runner.conftest import LOGIT_TOLERANCE, Answer, Bench, prompt_of, worst_gap
 
 Make = Callable[..., Bench]
-
-LOGIT_TOLERANCE = 1.0
-
-
-def solo_gaps(bench: Bench, prompt: list[int], completion: list[int]) -> list[float]:
-    """Teacher-force a text in a fresh context: how far each token is below that row's best."""
-    context: Context = bench.context(len(prompt) + len(completion) + 1)
-    batch = Batch(n_batch=512, n_outputs_max=1, n_seq_max=1, n_vocab=366, n_ctx=len(prompt) + 300)
-    gaps: list[float] = []
-    feed = array("i", prompt)
-    at = 0
-    for token in completion:
-        row = None
-        while row is None:
-            chunk, feed = feed[:512], feed[512:]
-            batch.clear()
-            row = batch.add(0, at, chunk, wants_logits=not len(feed))
-            context.decode(batch)
-            at += len(chunk)
-        logits = context.logits(row)
-        gaps.append(max(logits) - logits[token])
-        feed = array("i", [token])
-    context.close()
-    return gaps
 
 
 def test_one_request_streams_and_ends_at_its_length(tiny: Path, make_bench: Make) -> None:
@@ -59,8 +33,7 @@ def test_greedy_tokens_of_a_batch_are_those_of_a_solo_run(
         bench.submit(k, prompt, n_predict=6)
     bench.run()
     for k in (0, n_requests - 1):
-        gaps = solo_gaps(bench, prompts[k], bench.answers[k].tokens)
-        assert max(gaps) < LOGIT_TOLERANCE
+        assert worst_gap(bench, prompts[k], bench.answers[k].tokens) < LOGIT_TOLERANCE
 
 
 def test_kept_prefix_is_reused_and_changes_no_token(tiny: Path, make_bench: Make) -> None:
@@ -71,7 +44,7 @@ def test_kept_prefix_is_reused_and_changes_no_token(tiny: Path, make_bench: Make
     second = bench.submit(2, prompt, n_predict=8)
     bench.run()
     assert second.done.n_cached == 602
-    assert max(solo_gaps(bench, prompt, second.tokens)) < LOGIT_TOLERANCE
+    assert worst_gap(bench, prompt, second.tokens) < LOGIT_TOLERANCE
 
 
 def test_kept_sequence_leaves_the_pool_and_comes_back(tiny: Path, make_bench: Make) -> None:
@@ -126,7 +99,7 @@ def test_running_sequence_lends_its_prefix(tiny: Path, make_bench: Make) -> None
     second = bench.submit(2, prompt, n_predict=8)
     bench.run()
     assert second.done.n_cached == 300
-    assert max(solo_gaps(bench, prompt, second.tokens)) < LOGIT_TOLERANCE
+    assert worst_gap(bench, prompt, second.tokens) < LOGIT_TOLERANCE
 
 
 def test_same_new_prefix_is_computed_once(tiny: Path, make_bench: Make) -> None:
@@ -178,7 +151,7 @@ def test_full_pool_preempts_the_youngest_and_fails_no_one(tiny: Path, make_bench
     bench.run()
     for k, prompt in prompts.items():
         assert bench.answers[k].done.n_completion == 250
-        assert max(solo_gaps(bench, prompt, bench.answers[k].tokens)) < LOGIT_TOLERANCE
+        assert worst_gap(bench, prompt, bench.answers[k].tokens) < LOGIT_TOLERANCE
     assert bench.engine.stats().n_prompt_computed > 4 * 200, "nothing was preempted"
 
 

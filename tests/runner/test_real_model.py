@@ -2,13 +2,11 @@
 
 import asyncio
 import time
-from array import array
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from localrun.llama import Batch
 from localrun.messages import (
     Cancel,
     Sampling,
@@ -17,8 +15,7 @@ from localrun.messages import (
     Tokens,
     pack_tokens,
 )
-from tests.runner.conftest import Answer, Bench
-from tests.runner.test_engine import LOGIT_TOLERANCE
+from tests.runner.conftest import LOGIT_TOLERANCE, Answer, Bench, worst_gap
 from tests.runner.test_process import ends_of, has_end, runner
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -40,32 +37,6 @@ def prompt_of(bench: Bench, n_tokens: int, seed: int) -> list[int]:
         parse_special=True,
     )
     return [*tokens[: max(2, n_tokens - len(tail))], *tail]
-
-
-def worst_gap(bench: Bench, prompt: list[int], completion: list[int]) -> float:
-    """Teacher-force the text in a fresh solo context: the furthest any token is from the best."""
-    context = bench.context(len(prompt) + len(completion) + 8)
-    batch = Batch(
-        n_batch=512,
-        n_outputs_max=1,
-        n_seq_max=1,
-        n_vocab=bench.model.vocabulary.n_tokens,
-        n_ctx=4096,
-    )
-    feed, at, worst = array("i", prompt), 0, 0.0
-    for token in completion:
-        row = None
-        while row is None:
-            chunk, feed = feed[:512], feed[512:]
-            batch.clear()
-            row = batch.add(0, at, chunk, wants_logits=not len(feed))
-            context.decode(batch)
-            at += len(chunk)
-        logits = context.logits(row)
-        worst = max(worst, max(logits) - logits[token])
-        feed = array("i", [token])
-    context.close()
-    return worst
 
 
 @pytest.mark.parametrize("n_prompt", [16, 600, 1500])
