@@ -68,11 +68,13 @@ class TextLimits:
         render_s: Seconds one chat template may run.
         native_s: Seconds loading a vocabulary, or one tokenization, may take.
         memory_bytes: Private memory of the process.
+        frame_bytes: Length of one request to it.
     """
 
     render_s: float = RENDER_LIMIT_S
     native_s: float = NATIVE_LIMIT_S
     memory_bytes: int = MEMORY_BYTES
+    frame_bytes: int = MAX_FRAME_BYTES
 
 
 class TextWorker:
@@ -153,8 +155,9 @@ class TextWorker:
             raise Busy("the server is shutting down")
         request_id = next(self._ids)
         frame = encode(msgspec.structs.replace(ask, request_id=request_id))
-        if len(frame) > MAX_FRAME_BYTES:
-            raise BadRequest(f"the request has {len(frame)} bytes, more than {MAX_FRAME_BYTES}")
+        limit = self._limits.frame_bytes
+        if len(frame) > limit:
+            raise BadRequest(f"the request has {len(frame)} bytes, more than {limit}")
         request = _Request(frame, asyncio.get_running_loop().create_future())
         self._requests[request_id] = request
         self._post(request_id, request)

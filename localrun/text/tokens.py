@@ -95,10 +95,19 @@ class ModelText:
 
     Args:
         tokenizer: Owned; `close` frees it.
+        max_prompts: Prompts it remembers.
+        max_chars: Characters of all of them together.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_prompts: int = MAX_CACHED_PROMPTS,
+        max_chars: int = MAX_CACHED_CHARS,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._max_prompts, self._max_chars = max_prompts, max_chars
         self._cache: OrderedDict[str, array[int]] = OrderedDict()
         self._n_cached_chars = 0
         self.bos_text = self._special_text(tokenizer.bos)
@@ -184,5 +193,5 @@ class ModelText:
     def _keep(self, text: str, tokens: "array[int]") -> None:
         self._cache[text] = tokens
         self._n_cached_chars += len(text)
-        while len(self._cache) > MAX_CACHED_PROMPTS or self._n_cached_chars > MAX_CACHED_CHARS:
+        while len(self._cache) > self._max_prompts or self._n_cached_chars > self._max_chars:
             self._n_cached_chars -= len(self._cache.popitem(last=False)[0])

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from localrun.backends import text
 from localrun.backends.text import TextLimits, TextWorker
 from localrun.config import child_environment
 from localrun.errors import (
@@ -348,13 +347,9 @@ def test_closing_tells_those_who_wait_and_leaves_no_child() -> None:
     asyncio.run(scene())
 
 
-def test_a_request_beyond_the_frame_limit_is_refused_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(text, "MAX_FRAME_BYTES", 100)
-
+def test_a_request_beyond_the_frame_limit_is_refused_at_once() -> None:
     async def scene() -> None:
-        async with running(worker(fake=True)) as handle:
+        async with running(worker(fake=True, frame_bytes=100)) as handle:
             with pytest.raises(BadRequest, match="more than 100"):
                 await handle.prepare(said("x" * 101))
             assert handle.pid is None, "nothing was started for it"

@@ -7,7 +7,6 @@ import pytest
 
 from localrun.errors import BadRequest
 from localrun.messages import Vocab
-from localrun.text import tokens
 from localrun.text.tokens import ModelText, Vocabularies
 
 BOS, EOS, START = 1, 2, 3
@@ -136,10 +135,9 @@ def test_a_special_token_is_told_from_words() -> None:
     assert not model.knows_special("x")
 
 
-def test_a_prompt_that_comes_again_is_not_tokenized_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "MAX_CACHED_PROMPTS", 2)
+def test_a_prompt_that_comes_again_is_not_tokenized_again() -> None:
     tokenizer = Letters()
-    model = ModelText(tokenizer)
+    model = ModelText(tokenizer, max_prompts=2)
     for text in ("a", "b", "a", "c", "a"):
         assert model.prompt_tokens(text).tolist() == [BOS, *letters(text)]
     assert tokenizer.n_calls == 3
@@ -147,10 +145,9 @@ def test_a_prompt_that_comes_again_is_not_tokenized_again(monkeypatch: pytest.Mo
     assert tokenizer.n_calls == 4
 
 
-def test_a_prompt_longer_than_the_cache_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "MAX_CACHED_CHARS", 10)
+def test_a_prompt_longer_than_the_cache_is_not_kept() -> None:
     tokenizer = Letters()
-    model = ModelText(tokenizer)
+    model = ModelText(tokenizer, max_chars=10)
     for _ in range(2):
         model.prompt_tokens("x" * 11)
     assert tokenizer.n_calls == 2
