@@ -67,8 +67,9 @@ class Prepare(Frame, frozen=True):
     Attributes:
         request_id: Names the answer.
         vocab: Tokenizer and, unless `template` is given, the chat template.
-        kind: `raw` takes `prompt` verbatim, `chat` renders `turns` through the template.
-        prompt: Used by `raw`.
+        kind: `raw` takes `prompt` verbatim, `chat` renders `turns` through the template, `fill`
+            puts the completion between `prompt` and `suffix`.
+        prompt: Used by `raw` and `fill`.
         turns: Used by `chat`.
         template: Text that replaces the model's own template; None keeps it.
         context: Tokens of an earlier answer, put in front (Ollama's deprecated `context`).
@@ -76,11 +77,18 @@ class Prepare(Frame, frozen=True):
             any length.
         n_ctx_train: For the error's hint; 0 if unknown.
         template_language: What `template` is written in.
+        suffix: Used by `fill`: the text behind the completion.
+        tools: What the model may call, as the client wrote them, keys in their order.
+        think: Whether, or how hard, the model is to reason; None leaves it to the template.
+        variables: Further variables of the template.
+        truncate: Drop the oldest turns, system ones and the last one aside, until the rest fits.
+        markers: Texts of special tokens that the reader of the answer wants to see.
+        reasoning_end: What closes the reasoning; its tokens come back as `Prepared.closing`.
     """
 
     request_id: int
     vocab: Vocab
-    kind: Literal["raw", "chat"]
+    kind: Literal["raw", "chat", "fill"]
     prompt: str = ""
     turns: tuple[Turn, ...] = ()
     template: str | None = None
@@ -88,6 +96,27 @@ class Prepare(Frame, frozen=True):
     n_ctx: int = 0
     n_ctx_train: int = 0
     template_language: Literal["jinja", "go"] = "jinja"
+    suffix: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
+    think: bool | str | None = None
+    variables: dict[str, Any] = {}
+    truncate: bool = False
+    markers: tuple[str, ...] = ()
+    reasoning_end: str = ""
+
+
+class CheckGrammar(Frame, frozen=True):
+    """Ask whether a grammar can be held with this vocabulary; answered by an empty `Prepared`.
+
+    Attributes:
+        request_id: Names the answer.
+        vocab: Its special tokens may stand in the grammar.
+        grammar: Lark, in llguidance's dialect.
+    """
+
+    request_id: int
+    vocab: Vocab
+    grammar: str
 
 
 class Tokenize(Frame, frozen=True):
@@ -136,14 +165,26 @@ class Started(Frame, frozen=True):
 
 
 class Prepared(Frame, frozen=True):
-    """A prompt that fits: its tokens (packed) and the text they came from."""
+    """A prompt that fits.
+
+    Attributes:
+        request_id: Which request.
+        tokens: Packed.
+        text: What they came from.
+        n_dropped: Turns that were left out because the history did not fit.
+        preserved: Special tokens behind the request's `markers`, those that the vocabulary has.
+        closing: Packed tokens of the request's `reasoning_end`.
+    """
 
     request_id: int
     tokens: bytes
     text: str
+    n_dropped: int = 0
+    preserved: tuple[int, ...] = ()
+    closing: bytes = b""
 
 
-TextRequest: TypeAlias = Prepare | Tokenize | Detokenize | Forget
+TextRequest: TypeAlias = Prepare | CheckGrammar | Tokenize | Detokenize | Forget
 TextAnswer: TypeAlias = WorkerReady | Started | Prepared | Failed
 
 
@@ -173,6 +214,7 @@ class Load(Frame, frozen=True):
         compute_bytes: What the compute buffers take, by device name. The runner asks for memory
             in these numbers, for the load and for every context it opens later.
         adapts_threads: Use fewer threads while another program takes their cores.
+        embeds: The model only turns texts into vectors: no pool, the embedding context at once.
     """
 
     paths: tuple[str, ...]
@@ -193,6 +235,7 @@ class Load(Frame, frozen=True):
     cell_bytes: dict[str, int] = {}
     compute_bytes: dict[str, int] = {}
     adapts_threads: bool = True
+    embeds: bool = False
 
 
 class MemoryGranted(Frame, frozen=True):
@@ -232,6 +275,24 @@ class Tokens(Frame, frozen=True):
     tokens: bytes
 
 
+class Reasoning(msgspec.Struct, frozen=True, array_like=True):
+    """How a completion reasons, and how long it may.
+
+    Attributes:
+        is_open: The prompt ends inside the reasoning.
+        start: Text that opens it.
+        end: Text that closes it.
+        closing: Packed tokens that are put into the completion to close it early.
+        budget: Reasoning tokens at most; negative for no limit.
+    """
+
+    is_open: bool
+    start: str
+    end: str
+    closing: bytes
+    budget: int = -1
+
+
 class Submit(Frame, frozen=True):
     """Complete the prompt whose `Tokens` came before.
 
@@ -244,6 +305,11 @@ class Submit(Frame, frozen=True):
         n_predict: Completion tokens at most; negative until the window is full.
         n_ctx: Tokens this sequence may hold, at most the loaded `n_ctx`.
         deterministic: Run alone, on fixed chunks and threads, in a context of its own.
+        grammar: What the whole completion must match, Lark in llguidance's dialect; empty is all.
+        n_logprobs: Alternatives told with each token's log-probability; negative tells none.
+        logit_bias: Token id → what is added to its logit.
+        preserved: Special tokens that are part of the text.
+        reasoning: How the model reasons; None where nothing is to be counted or limited.
     """
 
     request_id: int
@@ -254,6 +320,29 @@ class Submit(Frame, frozen=True):
     n_predict: int = -1
     n_ctx: int = 0
     deterministic: bool = False
+    grammar: str = ""
+    n_logprobs: int = -1
+    logit_bias: dict[int, float] = {}
+    preserved: tuple[int, ...] = ()
+    reasoning: Reasoning | None = None
+
+
+class EndReasoning(Frame, frozen=True):
+    """Have a request that is still reasoning answer now; ignored if it is not."""
+
+    request_id: int
+
+
+class Embed(Frame, frozen=True):
+    """Turn the text whose `Tokens` came before into a vector, or a rerank model's into a score.
+
+    Attributes:
+        request_id: Names the answer, `Embedded` or `Failed`.
+        n_prompt: Tokens that must have arrived.
+    """
+
+    request_id: int
+    n_prompt: int
 
 
 class Cancel(Frame, frozen=True):
@@ -274,7 +363,16 @@ class AskStats(Frame, frozen=True):
 
 
 RunnerRequest: TypeAlias = (
-    Load | MemoryGranted | MemoryRefused | Tokens | Submit | Cancel | Credit | AskStats
+    Load
+    | MemoryGranted
+    | MemoryRefused
+    | Tokens
+    | Submit
+    | EndReasoning
+    | Embed
+    | Cancel
+    | Credit
+    | AskStats
 )
 
 
@@ -323,12 +421,45 @@ class LoadFailed(Frame, frozen=True):
     hint: str = ""
 
 
+class Logprob(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How likely a token was, in natural logarithms of the model's own distribution.
+
+    Attributes:
+        piece: Bytes of the token.
+        logprob: Of the token that was drawn.
+        top: The likeliest alternatives, (bytes, logprob), best first.
+    """
+
+    piece: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
+
+
 class Delta(Frame, frozen=True, gc=False):
-    """New text of one request and its tokens; text lags while UTF-8 or a stop string is open."""
+    """New text of one request and its tokens; text lags while UTF-8 or a stop string is open.
+
+    `logprobs` has one item for each of `tokens` where the request asked for them.
+    """
 
     request_id: int
     text: str
     tokens: tuple[int, ...]
+    logprobs: tuple[Logprob, ...] = ()
+
+
+class Embedded(Frame, frozen=True, gc=False):
+    """The vector of one text.
+
+    Attributes:
+        request_id: Which request.
+        vector: Little-endian float32, pooled as the model says, of length 1 (L2); of a rerank
+            model one raw score.
+        n_prompt: Tokens of the text.
+    """
+
+    request_id: int
+    vector: bytes
+    n_prompt: int
 
 
 class End(Frame, frozen=True, gc=False):
@@ -343,6 +474,8 @@ class End(Frame, frozen=True, gc=False):
         wait_s: From arrival to the first prompt token computed.
         prefill_s: From there to the first completion token.
         decode_s: From there to the end.
+        stop: The stop string that ended it; empty if none did.
+        n_reasoning: Of the completion tokens, those of the reasoning, where it was counted.
     """
 
     request_id: int
@@ -353,6 +486,8 @@ class End(Frame, frozen=True, gc=False):
     wait_s: float
     prefill_s: float
     decode_s: float
+    stop: str = ""
+    n_reasoning: int = 0
 
 
 class Step(Frame, frozen=True, gc=False):
@@ -376,7 +511,9 @@ class Stats(Frame, frozen=True):
     n_steps: int
 
 
-RunnerAnswer: TypeAlias = RunnerReady | MemoryAsked | Loaded | LoadFailed | Step | Failed | Stats
+RunnerAnswer: TypeAlias = (
+    RunnerReady | MemoryAsked | Loaded | LoadFailed | Step | Embedded | Failed | Stats
+)
 
 Message: TypeAlias = TextRequest | TextAnswer | RunnerRequest | RunnerAnswer
 

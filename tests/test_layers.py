@@ -39,8 +39,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runner": VOCABULARY | {"system", "llama"},
     "backends": VOCABULARY | {"config", "system", "hardware"},
     "scheduler": VOCABULARY | {"config", "hardware", "store", "backends"},
-    "server": VOCABULARY | {"config", "system", "hardware", "store", "backends", "scheduler"},
-    "cli": VOCABULARY | {"config", "hardware", "store", "server"},
+    "output": VOCABULARY,
+    "server": VOCABULARY
+    | {"config", "system", "hardware", "store", "backends", "scheduler", "output", "modelfile"},
+    "cli": VOCABULARY | {"config", "hardware", "store", "server", "modelfile"},
     "__main__": {"cli"},
 }
 """Top-level module or package → what it may import beside itself."""
@@ -56,6 +58,7 @@ ONLY_IN = {
     "prometheus_client": "server/",
     "click": "cli/",
     "jinja2": "text/",
+    "llguidance": "llama/",
 }
 """Foreign library → the one room that may import it."""
 

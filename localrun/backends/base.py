@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from localrun.errors import LocalrunError
-from localrun.messages import Delta, End, Load, Loaded, MemoryAsked, Sampling
+from localrun.messages import Delta, Embedded, End, Load, Loaded, MemoryAsked, Submit
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,21 +13,11 @@ class Job:
 
     Attributes:
         tokens: The prompt, packed (`messages.pack_tokens`).
-        scope: Cache scope: prefixes are shared inside one scope only.
-        sampling: How tokens are drawn.
-        stop: Strings that end the completion.
-        n_predict: Completion tokens at most; negative until the window is full.
-        n_ctx: Tokens that the sequence may hold.
-        deterministic: Run alone, on fixed chunks.
+        submit: How; the runner's handle fills in its `request_id` and `n_prompt`.
     """
 
     tokens: bytes
-    scope: str
-    sampling: Sampling
-    stop: tuple[str, ...] = ()
-    n_predict: int = -1
-    n_ctx: int = 0
-    deterministic: bool = False
+    submit: Submit
 
 
 Part: TypeAlias = Delta | End
@@ -47,6 +37,10 @@ class Completion(Protocol):
 
     def taken(self, n_bytes: int) -> None:
         """The client has taken so many bytes of text: the runner may go on."""
+        ...
+
+    def end_reasoning(self) -> None:
+        """Have the model answer now, if it is still reasoning."""
         ...
 
     def close(self) -> None:
@@ -72,6 +66,14 @@ class Runner(Protocol):
 
     def complete(self, job: Job) -> Completion:
         """Begin to complete a prompt."""
+        ...
+
+    async def embed(self, tokens: bytes) -> Embedded:
+        """Turn one text (packed tokens) into a vector; texts of several callers share a step.
+
+        Raises:
+            LocalrunError: If the runner cannot, or is gone.
+        """
         ...
 
     def stop(self) -> None:

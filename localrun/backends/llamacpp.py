@@ -7,7 +7,7 @@ parts came meanwhile, and no task is made per token.
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 import msgspec
 
@@ -17,6 +17,9 @@ from localrun.messages import (
     TOKENS_PER_FRAME,
     Cancel,
     Credit,
+    Embed,
+    Embedded,
+    EndReasoning,
     Failed,
     Load,
     Loaded,
@@ -41,6 +44,8 @@ RUNNER_MODULE = "localrun.runner"
 _CREDIT_STEP_BYTES = 8 << 10
 _PIECE_BYTES = 4 * TOKENS_PER_FRAME
 _LAST_WORDS = 3
+
+SmallRequest: TypeAlias = Load | MemoryGranted | MemoryRefused | EndReasoning | Cancel | Credit
 
 _log = logging.getLogger("localrun.runner")
 
@@ -83,6 +88,11 @@ class LlamaCompletion:
             self._runner.send(Credit(self._id, self._uncredited))
             self._uncredited = 0
 
+    def end_reasoning(self) -> None:
+        """Have the model answer now, if it is still reasoning."""
+        if not self.is_over:
+            self._runner.send(EndReasoning(self._id))
+
     def close(self) -> None:
         """No more is wanted; cancels the request if it has not ended."""
         self._runner.forget(self._id, cancel=not self.is_over)
@@ -112,6 +122,7 @@ class LlamaRunner:
         self._events = events
         self._child: Child | None = None
         self._running: dict[int, LlamaCompletion] = {}
+        self._embedding: dict[int, asyncio.Future[Embedded]] = {}
         self._next_request = 1
         self._asked_to_stop = False
         self._gone: LocalrunError | None = None
@@ -152,34 +163,47 @@ class LlamaRunner:
 
     def complete(self, job: Job) -> LlamaCompletion:
         """Begin to complete a prompt: its tokens in pieces, so that a cancel overtakes them."""
-        request_id = self._next_request
-        self._next_request += 1
+        request_id = self._new_id()
         completion = LlamaCompletion(self, request_id)
         if self._gone is not None:
             completion.fail(self._gone)
             return completion
         self._running[request_id] = completion
-        tokens = job.tokens
+        n_prompt = len(job.tokens) // 4
+        submit = msgspec.structs.replace(job.submit, request_id=request_id, n_prompt=n_prompt)
+        self._send_prompt(request_id, job.tokens, submit)
+        return completion
+
+    async def embed(self, tokens: bytes) -> Embedded:
+        """Turn one text (packed tokens) into a vector; texts of several callers share a step.
+
+        Raises:
+            LocalrunError: If the runner cannot, or is gone.
+        """
+        if self._gone is not None:
+            raise self._gone
+        request_id = self._new_id()
+        answer: asyncio.Future[Embedded] = asyncio.get_running_loop().create_future()
+        self._embedding[request_id] = answer
+        self._send_prompt(request_id, tokens, Embed(request_id, len(tokens) // 4))
+        try:
+            return await answer
+        finally:
+            if self._embedding.pop(request_id, None) is not None and self._gone is None:
+                self._alive.drop_bulk(request_id)
+                self.send(Cancel(request_id))
+
+    def _new_id(self) -> int:
+        request_id = self._next_request
+        self._next_request += 1
+        return request_id
+
+    def _send_prompt(self, request_id: int, tokens: bytes, request: "Submit | Embed") -> None:
         frames = [
             encode(Tokens(request_id, tokens[at : at + _PIECE_BYTES]))
             for at in range(0, len(tokens), _PIECE_BYTES)
         ]
-        frames.append(
-            encode(
-                Submit(
-                    request_id,
-                    len(tokens) // 4,
-                    job.scope,
-                    job.sampling,
-                    job.stop,
-                    job.n_predict,
-                    job.n_ctx,
-                    job.deterministic,
-                )
-            )
-        )
-        self._alive.send_bulk(request_id, frames)
-        return completion
+        self._alive.send_bulk(request_id, [*frames, encode(request)])
 
     def stop(self) -> None:
         """Close its input: it leaves, whatever it is doing."""
@@ -195,7 +219,7 @@ class LlamaRunner:
         """Wait until it is gone; it is killed after `timeout_s` seconds."""
         await self._alive.wait(timeout_s)
 
-    def send(self, message: "Load | MemoryGranted | MemoryRefused | Cancel | Credit") -> None:
+    def send(self, message: "SmallRequest") -> None:
         """Send a small message now."""
         self._alive.send(encode(message))
 
@@ -233,8 +257,10 @@ class LlamaRunner:
             case Step():
                 self._fan_out(message)
             case Failed(request_id, code, text, hint, facts):
-                if (completion := self._running.pop(request_id, None)) is not None:
-                    completion.fail(error_of(code, text, hint, facts))
+                self._failed(request_id, error_of(code, text, hint, facts))
+            case Embedded(request_id):
+                if (answer := self._embedding.pop(request_id, None)) and not answer.done():
+                    answer.set_result(message)
             case Loaded():
                 self._events.loaded(message)
             case LoadFailed(code, text, hint):
@@ -246,6 +272,12 @@ class LlamaRunner:
             case _:
                 assert_never(message)
 
+    def _failed(self, request_id: int, error: LocalrunError) -> None:
+        if (completion := self._running.pop(request_id, None)) is not None:
+            completion.fail(error)
+        elif (answer := self._embedding.pop(request_id, None)) and not answer.done():
+            answer.set_exception(error)
+
     def _on_exit(self, status: int, last_words: str) -> None:
         error = self._gone = RunnerFailed(
             _obituary(status, last_words), hint="ask again: the model is loaded anew"
@@ -255,6 +287,8 @@ class LlamaRunner:
         running, self._running = self._running, {}
         for completion in running.values():
             completion.fail(error)
+        for request_id in list(self._embedding):
+            self._failed(request_id, error)
         self._events.exited(error)
 
 

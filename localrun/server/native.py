@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from localrun.backends.base import Job
 from localrun.errors import BadRequest, Unsupported
-from localrun.messages import Prepare, Prepared, Sampling
+from localrun.messages import Prepare, Prepared, Sampling, Submit
 from localrun.options import Options, merge_options
 from localrun.server.answers import Call
 from localrun.server.planner import Plan
@@ -168,8 +168,9 @@ def _job(ready: Ready, scope: str) -> Job:
         presence_penalty=options.presence_penalty,
         frequency_penalty=options.frequency_penalty,
     )
-    return Job(
-        tokens=ready.prepared.tokens,
+    submit = Submit(
+        request_id=0,
+        n_prompt=0,
         scope=scope,
         sampling=sampling,
         stop=options.stop,
@@ -177,6 +178,7 @@ def _job(ready: Ready, scope: str) -> Job:
         n_ctx=ready.window,
         deterministic=options.deterministic,
     )
+    return Job(ready.prepared.tokens, submit)
 
 
 def _options(model: StoredModel, request: ModelRequest) -> Options:

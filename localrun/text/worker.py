@@ -9,9 +9,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from localrun.errors import BadRequest, LocalrunError, PromptTooLong
+from localrun.errors import BadRequest, LocalrunError, PromptTooLong, Unsupported
 from localrun.messages import (
     MAX_FRAME_BYTES,
+    CheckGrammar,
     Detokenize,
     Failed,
     Forget,
@@ -32,7 +33,7 @@ from localrun.text.tokens import ModelText, Vocabularies
 if TYPE_CHECKING:
     from array import array
 
-Job: TypeAlias = Prepare | Tokenize | Detokenize
+Job: TypeAlias = Prepare | CheckGrammar | Tokenize | Detokenize
 
 
 class Inbox:
@@ -93,6 +94,8 @@ class Worker:
         match job:
             case Prepare():
                 return self._prepare(job, model)
+            case CheckGrammar():
+                raise Unsupported("grammars are not supported yet")
             case Tokenize():
                 tokens = model.tokenize(job.text, add_special=job.add_special)
                 return Prepared(job.request_id, pack_tokens(tokens), job.text)

@@ -11,7 +11,7 @@ from localrun.backends.base import Job
 from localrun.backends.llamacpp import LlamaRunner, StartLlama
 from localrun.config import child_environment
 from localrun.errors import BadModelFile, LocalrunError, RunnerFailed
-from localrun.messages import Delta, End, Load, Sampling, pack_tokens
+from localrun.messages import Delta, End, Load, Sampling, Submit, pack_tokens
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 20.0
@@ -58,7 +58,8 @@ async def loaded(**fake: str) -> AsyncIterator[tuple[LlamaRunner, Events]]:
 
 def job(order: str = "", n_prompt: int = 3, n_predict: int = -1) -> Job:
     stop = (f"fake: {order}",) if order else ()
-    return Job(pack_tokens(range(n_prompt)), "local", Sampling(), stop, n_predict)
+    submit = Submit(0, 0, "local", Sampling(), stop, n_predict)
+    return Job(pack_tokens(range(n_prompt)), submit)
 
 
 async def text_of(completion) -> str:

@@ -1,7 +1,9 @@
 """A real child that speaks `messages.py` like a runner, without llama; told how to misbehave.
 
 A request tells it by its first stop string, `fake: ORDER [NUMBER]`; without one it says the words
-`t0 t1 …`. The environment tells it how to load:
+`t0 t1 …`. `fake: pieces ["…", …]` says those pieces, a step each. Where log-probabilities are asked
+for, each piece gets -0.5 and as many alternatives `a0`, `a1` as asked. A text of n tokens has the
+vector (3/5, 4/5, n). The environment tells it how to load:
 
     FAKE_LOAD=refuse | crash | stall | hold     (hold: waits for the file FAKE_RELEASE)
     FAKE_NEED=BYTES                             (what it asks for; the load's own by default)
@@ -10,10 +12,12 @@ A request tells it by its first stop string, `fake: ORDER [NUMBER]`; without one
 """
 
 import argparse
+import json
 import os
 import queue
 import signal
 import threading
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +26,16 @@ from localrun.messages import (
     Cancel,
     Credit,
     Delta,
+    Embed,
+    Embedded,
     End,
+    EndReasoning,
     Failed,
     FinishReason,
     Load,
     Loaded,
     LoadFailed,
+    Logprob,
     MemoryAsked,
     MemoryGranted,
     MemoryRefused,
@@ -134,7 +142,7 @@ class FakeRunner:
         while not self._inbox.empty():
             self._handle(self._inbox.get())
 
-    def _handle(self, message) -> None:
+    def _handle(self, message) -> None:  # noqa: C901 (a case a message)
         match message:
             case Tokens(request_id, tokens):
                 n = len(unpack_tokens(tokens))
@@ -147,20 +155,27 @@ class FakeRunner:
                 if self._running.pop(request_id, None) is not None:
                     end = End(request_id, "cancelled", 1, 0, 0, 0, 0, 0)
                     self._pipe.send(encode(Step((), (end,))))
+            case Embed(request_id, n_prompt):
+                assert self._n_tokens.pop(request_id, 0) == n_prompt
+                vector = array("f", (0.6, 0.8, n_prompt)).tobytes()
+                self._pipe.send(encode(Embedded(request_id, vector, n_prompt)))
+            case EndReasoning(request_id):
+                self.log(f"end reasoning {request_id}")
             case Credit(request_id, n_bytes):
                 if request_id in self._running:
                     self._running[request_id].n_uncredited -= n_bytes
 
     def _submit(self, submit: Submit) -> None:
-        order, number = "say", 0
+        order, number, rest = "say", 0, ""
         if submit.stop and submit.stop[0].startswith("fake: "):
-            words = submit.stop[0].split()
-            order, number = words[1], int(words[2]) if len(words) > 2 else 0
+            order, _, rest = submit.stop[0].removeprefix("fake: ").partition(" ")
+            number = int(rest) if rest.isdigit() else 0
         n = submit.n_predict if submit.n_predict >= 0 else 5
         self.log(f"submit {submit.request_id} {submit.scope} n_ctx={submit.n_ctx} {order}")
         pieces = {
             "flood": lambda: (KIB for _ in range(number)),
             "texts": lambda: iter(list(TEXTS.values())[number]),
+            "pieces": lambda: iter(json.loads(rest)),
         }.get(order, lambda: (f"t{i} " for i in range(n)))
         self._running[submit.request_id] = Running(submit, order, number, pieces())
 
@@ -180,7 +195,9 @@ class FakeRunner:
                 continue
             request.n_made += 1
             request.n_uncredited += len(piece.encode())
-            deltas.append(Delta(request_id, piece, (200 + request.n_made % 50,)))
+            deltas.append(
+                Delta(request_id, piece, (200 + request.n_made % 50,), _logprobs(request, piece))
+            )
         if deltas or ends:
             self._pipe.send(encode(Step(tuple(deltas), tuple(ends))))
         return bool(deltas or ends)
@@ -200,6 +217,12 @@ class FakeRunner:
         if request.order == "fail":
             del self._running[request_id]
             self._pipe.send(encode(Failed(request_id, "runner_failed", "the decode failed", "")))
+
+
+def _logprobs(request: Running, piece: str) -> tuple[Logprob, ...]:
+    n = request.submit.n_logprobs
+    top = tuple((f"a{i}".encode(), -1.0 - i) for i in range(n))
+    return () if n < 0 else (Logprob(piece.encode(), -0.5, top),)
 
 
 def main() -> None:
