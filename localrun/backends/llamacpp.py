@@ -252,7 +252,7 @@ class LlamaRunner:
             if (completion := running.pop(end.request_id, None)) is not None:
                 completion.push(end, is_end=True)
 
-    def _take(self, message: RunnerAnswer) -> None:
+    def _take(self, message: RunnerAnswer) -> None:  # noqa: C901 (a case a message)
         match message:
             case Step():
                 self._fan_out(message)
