@@ -9,12 +9,14 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 
-import httpx2
-
 from localrun.errors import BrokenTransfer, Offline, RateLimited
+from localrun.store.connections import Answer
 from localrun.store.journal import RECORD_BYTES, Journal, Part, write_at
 from localrun.store.origin import Location, Resolve, Resolved, Wanted
 from localrun.store.wire import Observe, Patience, Setback, Wire
+
+_READ_BYTES = 256 << 10
+"""One receive and one write; what stays in a core's cache between the two."""
 
 
 def give_up_or_wait(wire: Wire, setback: Setback, n_tries: int, patience: Patience) -> None:
@@ -111,21 +113,21 @@ class Carrier:
         if part.is_done:
             return
         with self._answer(part.at, part.end) as answer:
-            if answer.status_code == 200:
+            if answer.status == 200:
                 if len(self._journal.parts) > 1 or part.done:
                     raise _WholeBody
             else:
                 self._check_range(answer, part)
             self._take(answer, part, descriptor)
 
-    def _take(self, answer: httpx2.Response, part: Part, descriptor: int) -> None:
-        recorded = part.done
+    def _take(self, answer: Answer, part: Part, descriptor: int) -> None:
+        recorded, buffer = part.done, memoryview(bytearray(_READ_BYTES))
         try:
-            for chunk in answer.iter_raw():
+            while not part.is_done and (n_bytes := answer.read_into(buffer)):
                 with part.lock:
                     if self._wire.cancelled.is_set() or self._is_whole.is_set():
                         return
-                    piece = memoryview(chunk)[: part.size - part.done]
+                    piece = buffer[: min(n_bytes, part.size - part.done)]
                     write_at(descriptor, piece, part.at)
                     part.done += len(piece)
                 if part.done - recorded >= RECORD_BYTES:
@@ -142,22 +144,22 @@ class Carrier:
         """Read the body from its start, and take of it what is not here yet."""
         if all(part.is_done for part in self._journal.parts):
             return
-        position = 0
+        position, buffer = 0, memoryview(bytearray(_READ_BYTES))
         with self._answer(0, self._wanted.size) as answer:
-            for chunk in answer.iter_raw():
+            while n_bytes := answer.read_into(buffer):
                 if self._wire.cancelled.is_set():
                     return
-                self._place(chunk, position, descriptor)
-                position += len(chunk)
+                self._place(buffer[:n_bytes], position, descriptor)
+                position += n_bytes
         if position < self._wanted.size:
             raise Setback(BrokenTransfer(f"{self._wanted.name} ended before its end"))
 
-    def _place(self, chunk: bytes, position: int, descriptor: int) -> None:
+    def _place(self, chunk: memoryview, position: int, descriptor: int) -> None:
         end = position + len(chunk)
         for part in self._journal.parts:
             with part.lock:
                 if position <= part.at < end and not part.is_done:
-                    piece = memoryview(chunk)[part.at - position : part.end - position]
+                    piece = chunk[part.at - position : part.end - position]
                     write_at(descriptor, piece, part.at)
                     part.done += len(piece)
                     self._journal.record(part)
@@ -165,7 +167,7 @@ class Carrier:
     # ── the source ────────────────────────────────────────────────────────────────────────────
 
     @contextmanager
-    def _answer(self, start: int, end: int) -> Generator[httpx2.Response]:
+    def _answer(self, start: int, end: int) -> Generator[Answer]:
         location = self._resolve()
         try:
             with self._wire.get(location, start, end) as answer:
@@ -200,8 +202,8 @@ class Carrier:
         except Offline as error:
             raise Setback(error) from error
 
-    def _check_range(self, answer: httpx2.Response, part: Part) -> None:
-        given = answer.headers.get("Content-Range", "").lower()
+    def _check_range(self, answer: Answer, part: Part) -> None:
+        given = answer.header("Content-Range").lower()
         expected = f"bytes {part.at}-{part.end - 1}/"
         total = given.removeprefix(expected)
         if not given.startswith(expected) or total not in ("*", str(self._wanted.size)):

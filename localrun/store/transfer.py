@@ -28,6 +28,7 @@ from localrun.store.wire import Observe, Patience, Setback, Wire
 from localrun.system.locks import locked
 
 _HASH_BYTES = 1 << 20
+_SPAN_BYTES = 64 << 10
 _SETTLE_BYTES = 64 << 20
 _TICK_S = 0.05
 _LAST_WORDS_S = 2.0
@@ -103,12 +104,10 @@ def read_range(
 
 def _read_span(wire: Wire, location: Location, start: int, size: int) -> bytes:
     with wire.get(location, start, start + size) as answer:
-        skip = start if answer.status_code == 200 else 0
-        content = bytearray()
-        for chunk in answer.iter_raw():
-            content += chunk
-            if len(content) >= skip + size:
-                break
+        skip = start if answer.status == 200 else 0
+        content, buffer = bytearray(), memoryview(bytearray(_SPAN_BYTES))
+        while len(content) < skip + size and (n_bytes := answer.read_into(buffer)):
+            content += buffer[:n_bytes]
     return bytes(content[skip : skip + size])
 
 

@@ -3,15 +3,12 @@
 Used by `transfer` alone, which is the only place that fetches bytes.
 """
 
-import contextlib
-import socket
+import http.client
+import ssl
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-import httpcore2
-import httpx2
 
 from localrun.errors import (
     AccessDenied,
@@ -22,10 +19,8 @@ from localrun.errors import (
     PullFailed,
     RateLimited,
 )
+from localrun.store.connections import Answer, CannotConnect, Connections
 from localrun.store.origin import Location, next_location, origin_of
-
-# httpcore reads 64 KiB at a time; eight times as much halves the CPU cost of a fast transfer.
-httpcore2.HTTP11Connection.READ_NUM_BYTES = 512 << 10  # pyright: ignore[reportAttributeAccessIssue]  # typed as its value
 
 _LATER = {408, 425, 429, 500, 502, 503, 504}
 _EXPIRED = {401, 403, 404, 410}
@@ -76,25 +71,17 @@ class Wire:
     """An HTTP client whose running requests can be broken off from any thread."""
 
     def __init__(self, patience: Patience) -> None:
-        self._client = httpx2.Client(
-            headers={"Accept-Encoding": "identity", "User-Agent": "localrun"},
-            timeout=httpx2.Timeout(patience.stall_s, connect=patience.connect_s),
-            follow_redirects=False,
-        )
+        self._connections = Connections(connect_s=patience.connect_s, stall_s=patience.stall_s)
         self.cancelled = threading.Event()
-        self._sockets: set[socket.socket] = set()
 
     def close(self) -> None:
         """Close all connections."""
-        self._client.close()
+        self._connections.close()
 
     def break_off(self) -> None:
         """End every running request now; later ones are not sent."""
         self.cancelled.set()
-        for running in list(self._sockets):
-            with contextlib.suppress(OSError):
-                # Past the TLS layer on purpose: only the kernel wakes a thread inside `recv`.
-                socket.socket.shutdown(running, socket.SHUT_RDWR)
+        self._connections.shut_down()
 
     def wait(self, seconds: float) -> None:
         """Wait, but not beyond `break_off`.
@@ -106,7 +93,7 @@ class Wire:
             raise cancelled()
 
     @contextmanager
-    def get(self, location: Location, start: int, end: int) -> Generator[httpx2.Response]:
+    def get(self, location: Location, start: int, end: int) -> Generator[Answer]:
         """Ask for bytes `start` to `end` (exclusive) and give the answer, 200 or 206.
 
         The token goes to its own origin only, whatever the redirects say.
@@ -118,50 +105,35 @@ class Wire:
         """
         url = next_location(location.home, location.url, location.home)
         for _ in range(_MAX_REDIRECTS):
-            if self.cancelled.is_set():
-                raise cancelled()
             headers = {"Range": f"bytes={start}-{end - 1}", **location.headers_for(url)}
-            with self._translated(url), self._client.stream("GET", url, headers=headers) as answer:
-                if not answer.has_redirect_location:
+            with self._translated(url), self._connections.get(url, headers) as answer:
+                # A connection made while all were shut down has missed it.
+                if self.cancelled.is_set():
+                    raise cancelled()
+                if not answer.redirect:
                     _check_status(answer, url)
-                    with self._breakable(answer):
-                        yield answer
+                    yield answer
                     return
-                url = next_location(url, answer.headers["Location"], location.home)
+                url = next_location(url, answer.redirect, location.home)
         raise BrokenTransfer(f"{_host(location.home)} redirects in a circle")
-
-    @contextmanager
-    def _breakable(self, answer: httpx2.Response) -> Generator[None]:
-        stream = answer.extensions.get("network_stream")
-        found: object = stream.get_extra_info("socket") if stream is not None else None
-        if not isinstance(found, socket.socket):
-            yield
-            return
-        self._sockets.add(found)
-        try:
-            if self.cancelled.is_set():
-                raise cancelled()
-            yield
-        finally:
-            self._sockets.discard(found)
 
     @contextmanager
     def _translated(self, url: str) -> Generator[None]:
         """Turn the client's errors into setbacks."""
         try:
             yield
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
+        except CannotConnect as error:
             self._check_cancelled(error)
             raise Setback(unreachable(url, error)) from error
-        except httpx2.TimeoutException as error:
+        except TimeoutError as error:
             self._check_cancelled(error)
             raise Setback(_broken(f"{_host(url)} has stopped sending")) from error
-        except httpx2.TransportError as error:
+        except http.client.InvalidURL as error:
+            raise BrokenTransfer(f"the source points to {url!r}, which is no address") from error
+        except (ConnectionError, ssl.SSLError, http.client.HTTPException) as error:
             self._check_cancelled(error)
             why = str(error) or type(error).__name__
             raise Setback(_broken(f"the connection to {_host(url)} broke: {why}")) from error
-        except httpx2.InvalidURL as error:
-            raise BrokenTransfer(f"the source points to {url!r}, which is no address") from error
 
     def _check_cancelled(self, error: Exception) -> None:
         if self.cancelled.is_set():
@@ -183,7 +155,7 @@ def unreachable(url: str, cause: Exception) -> Offline:
     )
 
 
-def retry_after_s(headers: httpx2.Headers) -> float:
+def retry_after_s(headers: Mapping[str, str]) -> float:
     """Seconds that an answer asks to wait, by `Retry-After` or the Hub's `RateLimit`; else 0."""
     text = str(headers.get("Retry-After", ""))
     if text.strip().isdecimal():
@@ -195,12 +167,17 @@ def retry_after_s(headers: httpx2.Headers) -> float:
     return 0.0
 
 
-def _check_status(answer: httpx2.Response, url: str) -> None:
-    status, host = answer.status_code, _host(url)
+def _asked_wait_s(answer: Answer) -> float:
+    names = ("Retry-After", "RateLimit")
+    return retry_after_s({name: answer.header(name) for name in names})
+
+
+def _check_status(answer: Answer, url: str) -> None:
+    status, host = answer.status, _host(url)
     if status in (200, 206):
         return
     if status == 429:
-        wait_s = retry_after_s(answer.headers)
+        wait_s = _asked_wait_s(answer)
         raise Setback(
             RateLimited(
                 f"{host} asks to come back later",
@@ -211,7 +188,7 @@ def _check_status(answer: httpx2.Response, url: str) -> None:
         )
     if status in _LATER:
         error = _broken(f"{host} answers with an error ({status})")
-        raise Setback(error, wait_s=retry_after_s(answer.headers))
+        raise Setback(error, wait_s=_asked_wait_s(answer))
     if status in _EXPIRED:
         error = AccessDenied(f"{host} refuses the link it gave ({status})", hint=_KEPT_IS_SAFE)
         raise Setback(error, is_expired=True)
