@@ -29,7 +29,7 @@ from localrun.system.locks import locked
 
 _HASH_BYTES = 1 << 20
 _SPAN_BYTES = 64 << 10
-_SETTLE_BYTES = 64 << 20
+_SETTLE_BYTES = 32 << 20
 _TICK_S = 0.05
 _LAST_WORDS_S = 2.0
 
