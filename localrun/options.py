@@ -37,6 +37,7 @@ class Options:
         stop: Strings that end the completion.
         deterministic: Run alone on fixed chunks: the same prompt, options and seed give the
             same bytes, whatever else runs.
+        thinking_budget: Reasoning tokens at most; negative for no limit.
     """
 
     num_ctx: int | None = None
@@ -59,6 +60,7 @@ class Options:
     frequency_penalty: float = 0.0
     stop: tuple[str, ...] = field(default=())
     deterministic: bool = False
+    thinking_budget: int = -1
 
     @property
     def sampling_seed(self) -> int:
@@ -78,6 +80,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "num_keep": (-1, 1 << 24),
     "seed": (-(1 << 63), (1 << 63) - 1),
     "num_predict": (-2, 1 << 31),
+    "thinking_budget": (-1, 1 << 31),
     "top_k": (-(1 << 31), 1 << 31),
     "repeat_last_n": (-1, 1 << 24),
     "temperature": (0.0, 1e6),
@@ -92,7 +95,7 @@ _AUTOMATIC: dict[str, int | None] = {
     "num_ctx": None, "num_batch": None, "num_gpu": -1, "num_thread": 0,
 }  # fmt: skip
 """What a number below the range means, where Ollama has a meaning for it."""
-_CLAMPED = {"temperature", "top_k", "top_p", "min_p", "typical_p", "num_predict"}
+_CLAMPED = {"temperature", "top_k", "top_p", "min_p", "typical_p", "num_predict", "thinking_budget"}
 """Options whose engine takes a number beyond the range for the end of the range."""
 _MAX_STOPS, _MAX_STOP_BYTES = 64, 4096
 

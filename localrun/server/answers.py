@@ -7,13 +7,14 @@ a stream that has begun), or silently when the client is gone.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from localrun.errors import BadRequest, Cancelled, LocalrunError
 from localrun.server.wire import dump
 
 if TYPE_CHECKING:
+    from localrun.backends.base import Completion
     from localrun.server.rooms import Rooms
 
 MAX_BODY_BYTES = 32 << 20
@@ -37,6 +38,23 @@ class BodyTooLarge(BadRequest):
     status = 413
 
 
+class Dialect(Protocol):
+    """How one API says that something went wrong; every route has one."""
+
+    @property
+    def content_type(self) -> bytes:
+        """Of its whole bodies."""
+        ...
+
+    def refuse(self, error: LocalrunError) -> bytes:
+        """The body of an answer that is an error."""
+        ...
+
+    def break_off(self, error: LocalrunError) -> bytes:
+        """What ends a stream that has begun and cannot go on."""
+        ...
+
+
 def error_body(error: LocalrunError) -> dict[str, object]:
     """An error as clients get it: Ollama's `error`, and our code, hint and facts beside it."""
     body: dict[str, object] = {"error": error.message, "code": error.code}
@@ -45,34 +63,63 @@ def error_body(error: LocalrunError) -> dict[str, object]:
     return body | error.facts()
 
 
+class _Native:
+    """Ollama's way."""
+
+    content_type = JSON
+
+    def refuse(self, error: LocalrunError) -> bytes:
+        """An object with `error`."""
+        return dump(error_body(error))
+
+    def break_off(self, error: LocalrunError) -> bytes:
+        """The same as the last record."""
+        return dump(error_body(error)) + b"\n"
+
+
+NATIVE: Dialect = _Native()
+
+
 class Call:
     """A request being answered. Used by one task.
 
     Attributes:
         rooms: What the server consists of.
+        dialect: How errors are said.
         body: The whole request body.
         has_begun: Bytes of the answer are on their way.
+        stream_type: Content type of a streamed answer.
+        headers: Further headers of the answer, set before it begins.
+        answer_id: The id that the answer carries, where its dialect has one.
+        completions: What is running for this answer.
     """
 
     __slots__ = (
-        "_content_type",
         "_send",
         "_send_body",
+        "answer_id",
         "body",
+        "completions",
+        "dialect",
         "ending",
         "has_begun",
+        "headers",
         "rooms",
         "scope",
+        "stream_type",
         "task",
     )
 
-    def __init__(self, scope: Scope, send: Send, rooms: "Rooms") -> None:
-        self.scope, self._send, self.rooms = scope, send, rooms
+    def __init__(self, scope: Scope, send: Send, rooms: "Rooms", dialect: Dialect = NATIVE) -> None:
+        self.scope, self._send, self.rooms, self.dialect = scope, send, rooms, dialect
         self._send_body: Send = scope.get("localrun.send", send)
         self.body = b""
         self.has_begun = False
         self.ending: LocalrunError | None = None
-        self._content_type = NDJSON
+        self.stream_type = NDJSON
+        self.headers: dict[bytes, bytes] = {}
+        self.answer_id = ""
+        self.completions: Sequence[Completion] = ()
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -86,22 +133,16 @@ class Call:
         headers: list[tuple[bytes, bytes]] = self.scope["headers"]
         return next((value.decode("latin-1") for key, value in headers if key == name), "")
 
-    async def json(self, value: object, content_type: bytes = JSON) -> None:
+    async def json(self, value: object, content_type: bytes = b"") -> None:
         """Answer with one JSON object."""
         await self.answer(200, dump(value), content_type)
 
-    async def answer(
-        self,
-        status: int,
-        body: bytes,
-        content_type: bytes = JSON,
-        headers: Mapping[bytes, bytes] = {},
-    ) -> None:
-        """Answer with a whole body."""
+    async def answer(self, status: int, body: bytes, content_type: bytes = b"") -> None:
+        """Answer with a whole body; it is the dialect's JSON unless another type is given."""
         self.has_begun = True
-        fields = [(b"content-length", str(len(body)).encode()), *headers.items()]
+        fields = [(b"content-length", str(len(body)).encode()), *self.headers.items()]
         if body:
-            fields.append((b"content-type", content_type))
+            fields.append((b"content-type", content_type or self.dialect.content_type))
         await self._send({"type": "http.response.start", "status": status, "headers": fields})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -109,7 +150,7 @@ class Call:
         """Send a record of a stream; the first begins the answer. Waits for a slow client."""
         if not self.has_begun:
             self.has_begun = True
-            headers = [(b"content-type", self._content_type)]
+            headers = [(b"content-type", self.stream_type), *self.headers.items()]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         await self._send_body({"type": "http.response.body", "body": record, "more_body": True})
 
@@ -123,9 +164,9 @@ class Call:
     async def fail(self, error: LocalrunError) -> None:
         """End with an error, in the form that what has been sent leaves."""
         if self.has_begun:
-            await self.finish(dump(error_body(error)) + b"\n")
+            await self.finish(self.dialect.break_off(error))
         else:
-            await self.answer(error.status, dump(error_body(error)))
+            await self.answer(error.status, self.dialect.refuse(error))
 
     def abort(self, error: LocalrunError) -> None:
         """Stop answering, from outside: the client is told the error."""
@@ -160,12 +201,12 @@ class Call:
 class Endpoint:
     """A handler as an ASGI application: stops the work when the client goes away."""
 
-    def __init__(self, handler: Handler, rooms: "Rooms") -> None:
-        self._handler, self._rooms = handler, rooms
+    def __init__(self, handler: Handler, rooms: "Rooms", dialect: Dialect = NATIVE) -> None:
+        self._handler, self._rooms, self._dialect = handler, rooms, dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        call = Call(scope, send, self._rooms)
+        call = Call(scope, send, self._rooms, self._dialect)
         self._rooms.counts.called(scope["path"])
         self._rooms.calls.add(call)
         try:

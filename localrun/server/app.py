@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import importlib
 import logging
 import os
 import re
@@ -12,7 +13,7 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import uvicorn
 from fastapi import FastAPI
@@ -24,17 +25,17 @@ from localrun import __version__
 from localrun.config import Settings
 from localrun.errors import BadSetting
 from localrun.server import models, native
-from localrun.server.answers import Endpoint
+from localrun.server.answers import NATIVE, Dialect, Endpoint, Handler
 from localrun.server.guard import Guard, check_bind
 from localrun.server.ports import address_of, bind
 from localrun.server.rooms import Parts, Rooms, make_rooms
 
-GRACE_S = 5.0
-"""How long running answers may go on after a signal to stop."""
-
 _log = logging.getLogger("localrun.server")
 
-ROUTES = (
+_Route: TypeAlias = tuple[str, str, Handler]
+"""Methods, path and handler."""
+
+_ROUTES: tuple[_Route, ...] = (
     ("HEAD GET", "/", models.alive),
     ("HEAD GET", "/api/version", models.version),
     ("HEAD GET", "/api/tags", models.tags),
@@ -46,7 +47,42 @@ ROUTES = (
     ("DELETE", "/api/delete", models.delete),
     ("GET", "/metrics", models.metrics),
 )
-_METHODS = {path: ", ".join(methods.split()) for methods, path, _ in ROUTES}
+
+
+def routes() -> list[tuple[str, str, Handler, Dialect]]:
+    """Every route: methods, path, handler, and how its errors are said."""
+    found = [(*route, NATIVE) for route in _ROUTES]
+    for module in _NATIVE_MODULES:
+        found += [(*route, NATIVE) for route in _brought(module)]
+    for module in _DIALECT_MODULES:
+        dialect = _dialect(module)
+        found += [(*route, dialect) for route in _brought(module)]
+    return found
+
+
+_NATIVE_MODULES = ("create", "blobs", "copy", "push", "control", "explain")
+_DIALECT_MODULES = ("openai", "anthropic")
+
+
+def _module(name: str) -> Any:  # noqa: ANN401 (until all of them are there)
+    try:
+        return importlib.import_module(f"localrun.server.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"localrun.server.{name}":
+            raise
+        return None
+
+
+def _brought(name: str) -> tuple[_Route, ...]:
+    found: tuple[_Route, ...] = getattr(_module(name), "ROUTES", ())
+    return found
+
+
+def _dialect(name: str) -> Dialect:
+    found: Dialect = getattr(_module(name), "DIALECT", NATIVE)
+    return found
+
+
 _PLAIN = {"Content-Type": "text/plain"}  # without a charset, as Go's router answers
 
 
@@ -72,8 +108,8 @@ def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
         exception_handlers={404: _not_found, 405: _not_allowed},
     )
     app.state.rooms = rooms
-    for methods, path, handler in ROUTES:
-        route = Route(path, Endpoint(handler, rooms), methods=methods.split())
+    for methods, path, handler, dialect in routes():
+        route = Route(path, Endpoint(handler, rooms, dialect), methods=methods.split())
         route.methods = set(methods.split())  # Starlette adds HEAD to every GET
         app.router.routes.append(route)
     app.add_middleware(Guard, settings=settings)
@@ -96,16 +132,26 @@ async def _not_found(request: Request, _: Exception) -> Response:
     target, status = clean, 307
     if clean == path:
         target, status = path.rstrip("/") or "/", 301 if request.method == "GET" else 307
-        allowed = _METHODS.get(target, "")
-        if target == path or request.method not in allowed.split(", "):
+        if target == path or request.method not in _allowed(request, target):
             return Response("404 page not found", 404, _PLAIN)
     query = request.scope["query_string"].decode("latin-1")
     return RedirectResponse(f"{target}?{query}" if query else target, status)
 
 
 async def _not_allowed(request: Request, _: Exception) -> Response:
-    headers = {**_PLAIN, "Allow": _METHODS.get(request.scope["path"], "")}
+    headers = {**_PLAIN, "Allow": ", ".join(_allowed(request, request.scope["path"]))}
     return Response("405 method not allowed", 405, headers)
+
+
+def _allowed(request: Request, path: str) -> list[str]:
+    """The methods that a path takes, of all routes that match it."""
+    found = [
+        method
+        for route in request.app.router.routes
+        if isinstance(route, Route) and route.path_regex.match(path)
+        for method in sorted(route.methods or ())
+    ]
+    return sorted(set(found), reverse=True)
 
 
 def _cli_token(home: Path) -> str:
@@ -160,7 +206,7 @@ class Server(uvicorn.Server):
         await asyncio.wait((closing,))
 
     async def _close(self) -> None:
-        await self._rooms.close(grace_s=GRACE_S)
+        await self._rooms.close(grace_s=self._rooms.patience.grace_s)
         self._cut()
 
     def _cut(self) -> None:

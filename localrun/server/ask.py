@@ -41,6 +41,7 @@ class Ask:
         variables: Further variables of the chat template.
         n: Completions of this one prompt.
         render_only: Answer with the rendered prompt.
+        n_images: Images in the prompt; refused where the model has no eyes.
     """
 
     model: str
@@ -62,6 +63,7 @@ class Ask:
     variables: Mapping[str, object] = field(default_factory=dict[str, object])
     n: int = 1
     render_only: bool = False
+    n_images: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,22 +10,25 @@ import sys
 from localrun.config import Settings
 from localrun.errors import BadSetting
 
-_ASK_S = 1.0
 _BACKLOG = 2048
 _BOTH = {"127.0.0.1", "localhost"}
 _TRIES = 8
 
 
-def bind(settings: Settings) -> list[socket.socket]:
+def bind(settings: Settings, *, ask_s: float = 1.0) -> list[socket.socket]:
     """Bind the address of the settings; for `127.0.0.1` also `::1`, where there is IPv6.
 
     Port 0 takes a port that is free on both.
+
+    Args:
+        settings: Host and port.
+        ask_s: Seconds that a program on a busy port has to say who it is.
 
     Raises:
         BadSetting: If the port is another program's, or the address is not this machine's.
     """
     for _ in range(_TRIES if settings.port == 0 else 1):
-        sockets = [_bind_one(settings, settings.host, settings.port)]
+        sockets = [_bind_one(settings, ask_s)]
         port: int = sockets[0].getsockname()[1]
         if settings.host not in _BOTH:
             return sockets
@@ -35,7 +38,7 @@ def bind(settings: Settings) -> list[socket.socket]:
             sockets[0].close()
             continue
         return sockets
-    raise _busy(settings, "::1")
+    raise _busy(settings, "::1", ask_s)
 
 
 def address_of(sock: socket.socket) -> str:
@@ -44,7 +47,8 @@ def address_of(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _bind_one(settings: Settings, host: str, port: int) -> socket.socket:
+def _bind_one(settings: Settings, ask_s: float) -> socket.socket:
+    host, port = settings.host, settings.port
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -52,7 +56,7 @@ def _bind_one(settings: Settings, host: str, port: int) -> socket.socket:
         return _listen(socket.socket(family, kind, protocol), address)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise _busy(settings, host) from error
+            raise _busy(settings, host, ask_s) from error
         raise BadSetting(
             f"cannot listen on {host}:{port}: {error.strerror or error}",
             hint=f"the address came from {settings.origin('host')}",
@@ -88,10 +92,10 @@ def _listen(sock: socket.socket, address: object) -> socket.socket:
     return sock
 
 
-def _busy(settings: Settings, host: str) -> BadSetting:
+def _busy(settings: Settings, host: str, ask_s: float) -> BadSetting:
     port = settings.port
     ours = host if host not in ("0.0.0.0", "::", "") else "127.0.0.1"
-    whose = _owner(ours, port)
+    whose = _owner(ours, port, ask_s)
     other = port + 1 if port < 65535 else 0
     if whose == "localrun":
         return BadSetting(
@@ -104,10 +108,10 @@ def _busy(settings: Settings, host: str) -> BadSetting:
     )
 
 
-def _owner(host: str, port: int) -> str:
+def _owner(host: str, port: int, ask_s: float) -> str:
     """Who answers on a port: `localrun`, `Ollama`, or what can be said of another program."""
     with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
-        connection = http.client.HTTPConnection(host, port, timeout=_ASK_S)
+        connection = http.client.HTTPConnection(host, port, timeout=ask_s)
         try:
             connection.request("GET", "/api/version")
             response = connection.getresponse()

@@ -1,6 +1,9 @@
 """From a request and a model to what the text worker renders. Pure."""
 
 import re
+from collections.abc import Sequence
+
+import msgspec
 
 from localrun.errors import BadRequest
 from localrun.messages import Prepare, Turn, pack_tokens
@@ -8,6 +11,7 @@ from localrun.server.schema.native import ChatRequest, GenerateRequest
 from localrun.server.shelf import vocab_of
 from localrun.store.library import StoredModel
 
+_THOUGHTS = re.compile(r"\A\s*<think>.*?(</think>\s*|\Z)", re.DOTALL)
 _GO = re.compile(r"\{\{-?\s*(\.|\$|/\*|if\b|else\b|end\b|range\b|with\b|block\b|template\b)")
 
 
@@ -15,11 +19,15 @@ def generate_prompt(request: GenerateRequest, model: StoredModel) -> Prepare:
     """The prompt of /api/generate.
 
     Raises:
-        BadRequest: If `context` holds what is no token.
+        BadRequest: If `context` holds what is no token, or `raw` has company.
     """
+    check_raw(request)
     vocab = vocab_of(model)
     if request.raw:
         return Prepare(0, vocab, "raw", prompt=request.prompt)
+    if request.suffix:
+        fill = Prepare(0, vocab, "fill", prompt=request.prompt, suffix=request.suffix)
+        return _with_template(fill, model, request.template)
     turns: list[Turn] = []
     if system := request.system or model.system:
         turns.append(Turn("system", system))
@@ -35,12 +43,43 @@ def generate_prompt(request: GenerateRequest, model: StoredModel) -> Prepare:
     )
 
 
+def check_raw(request: GenerateRequest) -> None:
+    """Refuse a raw prompt that is to be put into something.
+
+    Raises:
+        BadRequest: In Ollama's words.
+    """
+    if request.raw and (request.template or request.system or request.context):
+        raise BadRequest("raw mode does not support template, system, or context")
+
+
 def chat_prompt(request: ChatRequest, model: StoredModel) -> Prepare:
     """The prompt of /api/chat: the model's own turns come before the client's."""
-    turns = [*_history(model), *request.messages]
-    if model.system and request.messages[0].role != "system":
+    return conversation_prompt(request.messages, model)
+
+
+def conversation_prompt(messages: Sequence[Turn], model: StoredModel) -> Prepare:
+    """The prompt of a conversation in any dialect: the model's own turns come before it."""
+    turns = [*_history(model), *messages]
+    if model.system and not (messages and messages[0].role == "system"):
         turns.insert(0, Turn("system", model.system))
+    if model.config.model_family == "qwen3" or model.name.model.lower() == "deepseek-r1":
+        turns = _without_old_thoughts(turns)
     return _with_template(Prepare(0, vocab_of(model), "chat", turns=tuple(turns)), model, "")
+
+
+def _without_old_thoughts(turns: list[Turn]) -> list[Turn]:
+    """Drop the reasoning that clients send back, in answers before the last question.
+
+    Source: Ollama's `filterThinkTags`.
+    """
+    last = max((at for at, turn in enumerate(turns) if turn.role == "user"), default=0)
+    return [
+        Turn(turn.role, _THOUGHTS.sub("", turn.content), turn.extra)
+        if turn.role == "assistant" and at < last
+        else turn
+        for at, turn in enumerate(turns)
+    ]
 
 
 def _with_template(prompt: Prepare, model: StoredModel, asked: str) -> Prepare:
@@ -49,12 +88,8 @@ def _with_template(prompt: Prepare, model: StoredModel, asked: str) -> Prepare:
     if text is None:
         return prompt
     is_go = asked or text == model.template
-    return Prepare(
-        prompt.request_id,
-        prompt.vocab,
-        prompt.kind,
-        turns=prompt.turns,
-        context=prompt.context,
+    return msgspec.structs.replace(
+        prompt,
         template=text,
         template_language="go" if is_go and looks_like_go(text) else "jinja",
     )

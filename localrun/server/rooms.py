@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from localrun.store.pull import PullEvent
 
 _N_PULLS = 8
-_TOLD_S = 2.0
 
 
 class Pull(Protocol):
@@ -51,6 +50,21 @@ class Pull(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the server waits.
+
+    Attributes:
+        grace_s: Running answers may go on so many seconds after a signal to stop.
+        told_s: Clients that are told of the end have so many seconds to read it.
+        ping_s: A stream that has been silent so many seconds is sent a ping.
+    """
+
+    grace_s: float = 5.0
+    told_s: float = 2.0
+    ping_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What tests replace: how runners start, who prepares text, what the machine has, who pulls.
 
@@ -61,6 +75,7 @@ class Parts:
     text: TextWorker
     measure: Callable[[], Budget]
     pull: Pull | None = None
+    patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(slots=True)
@@ -95,6 +110,11 @@ class Rooms:
     closing: threading.Event = field(default_factory=threading.Event)
     names: dict[str, StoredModel] = field(default_factory=dict[str, StoredModel])
 
+    @property
+    def patience(self) -> Patience:
+        """How long the server waits."""
+        return self.parts.patience
+
     async def start(self) -> None:
         """Bring up what a first request would else wait for."""
         await self.parts.text.start()
@@ -111,7 +131,7 @@ class Rooms:
         await self._wait_calls(grace_s)
         for call in list(self.calls):
             call.abort(Busy(CLOSING))
-        await self._wait_calls(_TOLD_S)
+        await self._wait_calls(self.patience.told_s)
         for call in list(self.calls):  # those that do not read what they are told
             if call.task is not None:
                 call.task.cancel()

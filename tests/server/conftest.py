@@ -17,7 +17,7 @@ from localrun.config import Settings, child_environment
 from localrun.hardware.budget import Budget
 from localrun.server.app import Server, create_app, loop_factory
 from localrun.server.ports import bind
-from localrun.server.rooms import Parts, Rooms
+from localrun.server.rooms import Parts, Patience, Rooms
 from tests.fakes.stored import store_model
 from tests.fakes.tinygguf import make_tiny
 
@@ -72,7 +72,13 @@ class Running:
 
 @contextlib.contextmanager
 def running(
-    home: Path, *, fake: dict[str, str] | None = None, budget_bytes=GIB, pull=None, **changes
+    home: Path,
+    *,
+    fake: dict[str, str] | None = None,
+    budget_bytes=GIB,
+    pull=None,
+    patience=None,
+    **changes,
 ):
     """Run a server in a thread over the store in `home/models`."""
     settings = Settings(home=home, models=home / "models", port=0, **changes)
@@ -83,6 +89,7 @@ def running(
         TextWorker(env),
         lambda: Budget(cpu_bytes=budget_bytes, n_threads=1),
         pull,
+        patience or Patience(),
     )
     sockets = bind(settings)
     state.port = sockets[0].getsockname()[1]

@@ -16,6 +16,7 @@ import pytest
 from localrun.config import Settings, child_environment
 from localrun.errors import BadSetting
 from localrun.server.ports import address_of, bind
+from localrun.server.rooms import Patience
 from tests.server.conftest import DEADLINE_S, ROOT, running
 
 
@@ -86,13 +87,12 @@ def test_a_busy_port_says_whose_it_is(tmp_path, name, body, words):
         other.shutdown()
 
 
-def test_a_port_that_is_taken_on_ipv6_only_is_busy_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("localrun.server.ports._ASK_S", 0.05)
+def test_a_port_that_is_taken_on_ipv6_only_is_busy_too(tmp_path):
     with socket.socket(socket.AF_INET6) as other:
         other.bind(("::1", 0))
         other.listen()
         with pytest.raises(BadSetting, match="is taken"):
-            bind(Settings(home=tmp_path, models=tmp_path, port=other.getsockname()[1]))
+            bind(Settings(home=tmp_path, models=tmp_path, port=other.getsockname()[1]), ask_s=0.05)
 
 
 def test_an_address_that_is_not_this_machines_is_one_sentence(tmp_path):
@@ -214,9 +214,8 @@ def test_the_end_lets_a_running_answer_finish_and_leaves_no_child(models):
         assert not any(is_alive(pid) for pid in pids)
 
 
-def test_an_answer_that_does_not_finish_is_told(models, monkeypatch):
-    monkeypatch.setattr("localrun.server.app.GRACE_S", 0.2)
-    with running(models) as state, state.client() as client:
+def test_an_answer_that_does_not_finish_is_told(models):
+    with running(models, patience=Patience(grace_s=0.2)) as state, state.client() as client:
         with client.stream(
             "POST",
             "/api/generate",
@@ -229,21 +228,25 @@ def test_an_answer_that_does_not_finish_is_told(models, monkeypatch):
         assert last == {"error": "the server is shutting down", "code": "busy"}
 
 
-def test_a_request_that_never_comes_whole_does_not_hold_up_the_end(models, monkeypatch):
-    monkeypatch.setattr("localrun.server.app.GRACE_S", 0.2)
-    with running(models) as state, socket.create_connection(("127.0.0.1", state.port)) as sock:
+def test_a_request_that_never_comes_whole_does_not_hold_up_the_end(models):
+    with (
+        running(models, patience=Patience(grace_s=0.2)) as state,
+        socket.create_connection(("127.0.0.1", state.port)) as sock,
+    ):
         sock.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
         state.wait_for(lambda: state.rooms is not None and len(state.rooms.calls) == 1)
         state.stop()
         assert b"503" in sock.recv(100)
 
 
-def test_a_client_that_does_not_read_does_not_hold_up_the_end(models, monkeypatch):
-    monkeypatch.setattr("localrun.server.app.GRACE_S", 0.1)
-    monkeypatch.setattr("localrun.server.rooms._TOLD_S", 0.1)
+def test_a_client_that_does_not_read_does_not_hold_up_the_end(models):
     body = b'{"model":"tiny","prompt":"x","options":{"stop":["fake: flood 50000"]}}'
     head = f"POST /api/generate HTTP/1.1\r\nHost: x.local\r\nContent-Length: {len(body)}\r\n\r\n"
-    with running(models) as state, socket.create_connection(("127.0.0.1", state.port)) as sock:
+    patience = Patience(grace_s=0.1, told_s=0.1)
+    with (
+        running(models, patience=patience) as state,
+        socket.create_connection(("127.0.0.1", state.port)) as sock,
+    ):
         sock.sendall(head.encode() + body)
         sock.recv(1000)
         state.stop()

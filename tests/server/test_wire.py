@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localrun.server.stream import ChatLines, GenerateLines
+from localrun.server.records import ChatWriter, GenerateWriter
 from localrun.server.wire import dump, dump_text, local_time, local_time_of, utc_now
 from tests.server.schema.test_decode import VALUES
 
@@ -49,7 +49,7 @@ def test_local_times_have_an_offset_and_never_is_far_ahead():
 
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_records_by_hand_are_the_same_json(model, text):
-    generate = json.loads(GenerateLines(model, None).delta(text))
-    chat = json.loads(ChatLines(model).delta(text))
+    generate = json.loads(GenerateWriter(model, has_context=False).text(text))
+    chat = json.loads(ChatWriter(model).text(text))
     assert (generate["model"], generate["response"], generate["done"]) == (model, text, False)
     assert chat["message"] == {"role": "assistant", "content": text}

@@ -1,23 +1,23 @@
-"""Requests of Ollama's native API. Pure.
+"""Requests of Ollama's native API. Pure."""
 
-What is not built yet is refused with a 400 that says so, never ignored.
-"""
-
+import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
-from localrun.errors import BadRequest, Unsupported
+from localrun.errors import BadRequest
 from localrun.messages import Turn
 from localrun.server.durations import parse_keep_alive
 from localrun.server.schema.decode import Fields, parse_json
 
-_LATER = "not supported by this version of localrun yet"
 _THINK_LEVELS = ("high", "medium", "low", "max")
 _THINK_WORDS = '"high", "medium", "low", "max", true, or false'
+_MAX_TOP_LOGPROBS = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
     """What every request that runs a model says.
 
@@ -26,43 +26,53 @@ class ModelRequest:
         options: As sent, checked where they are merged.
         stream: Answer in records instead of one object.
         keep_alive_s: Stay of the model afterwards; None keeps what holds.
-        wants_thinking: `think` is true or a level.
+        think: Whether, or how hard, to reason; None leaves it to the model.
+        format: `json`, a JSON schema, or None.
+        truncate: Drop the oldest turns of a history that does not fit.
+        n_logprobs: Alternatives told with each token; negative tells no log-probabilities.
+        render_only: Answer with the rendered prompt.
+        n_images: Images that came along.
     """
 
     model: str
     options: Mapping[str, object]
     stream: bool
     keep_alive_s: float | None
-    wants_thinking: bool
+    think: bool | str | None
+    format: str | Mapping[str, object] | None
+    truncate: bool
+    n_logprobs: int
+    render_only: bool
+    n_images: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest(ModelRequest):
     """POST /api/generate.
 
     Attributes:
         prompt: Empty only loads, or with a keep-alive of 0 unloads, the model.
+        suffix: Text behind the completion; empty without.
         system: Replaces the model's system message; empty keeps it.
         template: Replaces the model's template; empty keeps it.
         context: Tokens of an earlier answer; None without.
         raw: The prompt goes to the model as it is.
-        render_only: Answer with the rendered prompt.
     """
 
     prompt: str
+    suffix: str
     system: str
     template: str
     context: tuple[int, ...] | None
     raw: bool
-    render_only: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest(ModelRequest):
     """POST /api/chat. Without messages it loads or unloads, as above."""
 
     messages: tuple[Turn, ...]
-    render_only: bool
+    tools: tuple[dict[str, object], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,43 +97,47 @@ def read_generate(body: bytes) -> GenerateRequest:
 
     Raises:
         BadRequest: If it cannot be understood.
-        Unsupported: If it asks for what is not built yet.
     """
     fields = Fields(parse_json(body), "GenerateRequest")
     common = _common(fields)
     context = fields.ints("context")
-    request = GenerateRequest(
-        **common,  # type: ignore[arg-type]  # the five fields of ModelRequest
+    return GenerateRequest(
+        **common,  # type: ignore[arg-type]  # the fields of ModelRequest
+        n_images=len(_images(fields)),
         prompt=fields.text("prompt") or "",
+        suffix=fields.text("suffix") or "",
         system=fields.text("system") or "",
         template=fields.text("template") or "",
         context=None if context is None else tuple(context),
         raw=fields.flag("raw") or False,
-        render_only=fields.flag("_debug_render_only") or False,
     )
-    _refuse_later("suffix", fields.text("suffix"))
-    _refuse_later("images", fields.array("images", "[]api.ImageData"))
-    if request.raw and (request.template or request.system or request.context):
-        raise BadRequest("raw mode does not support template, system, or context")
-    return request
 
 
 def read_chat(body: bytes) -> ChatRequest:
     """Read the body of /api/chat. Raises as `read_generate`."""
     fields = Fields(parse_json(body), "ChatRequest")
     common = _common(fields)
-    messages = fields.each("messages", "[]api.Message", _read_message)
-    _refuse_later("tools", fields.array("tools", "api.Tools"))
+    n_images = 0
+
+    def read_message(message: Fields) -> Turn:
+        nonlocal n_images
+        n_images += len(_images(message))
+        return _read_message(message)
+
+    messages = fields.each("messages", "[]api.Message", read_message)
     return ChatRequest(
-        **common,  # type: ignore[arg-type]  # the five fields of ModelRequest
+        **common,  # type: ignore[arg-type]  # the fields of ModelRequest
+        n_images=n_images,
         messages=tuple(messages),
-        render_only=fields.flag("_debug_render_only") or False,
+        tools=_tools(fields),
     )
 
 
 def read_show(body: bytes) -> ShowRequest:
     """Read the body of /api/show."""
     fields = Fields(parse_json(body), "ShowRequest")
+    fields.record("options")  # of the right type; Ollama shows nothing of it
+    fields.text("template")
     return ShowRequest(_name(fields), fields.text("system") or "", fields.flag("verbose") or False)
 
 
@@ -145,54 +159,114 @@ def _name(fields: Fields) -> str:
 
 
 def _common(fields: Fields) -> dict[str, object]:
-    n_logprobs = fields.count("top_logprobs") or 0
-    if not 0 <= n_logprobs <= 20:
+    n_top = fields.count("top_logprobs") or 0
+    if not 0 <= n_top <= _MAX_TOP_LOGPROBS:
         raise BadRequest("top_logprobs must be between 0 and 20")
-    _check_format(fields.all.get("format"))
-    if fields.flag("logprobs") or n_logprobs:
-        raise Unsupported(f'"logprobs" is {_LATER}')
-    for name in ("truncate", "shift"):
-        fields.flag(name)  # of the right type; a prompt is never cut, and never shifted
+    fields.flag("shift")  # of the right type; a full window ends the answer
     return {
         "model": fields.text("model") or "",
         "options": fields.record("options") or {},
         "stream": fields.flag("stream") is not False,
         "keep_alive_s": parse_keep_alive(fields.all.get("keep_alive")),
-        "wants_thinking": _wants_thinking(fields.all.get("think")),
+        "think": read_think(fields.all.get("think")),
+        "format": read_format(fields.all.get("format")),
+        "truncate": fields.flag("truncate") is not False,
+        "n_logprobs": n_top if fields.flag("logprobs") else -1,
+        "render_only": fields.flag("_debug_render_only") or False,
     }
 
 
-def _check_format(value: object) -> None:
+def read_format(value: object) -> str | Mapping[str, object] | None:
+    """The `format` of a request.
+
+    Raises:
+        BadRequest: If it is neither `json` nor a schema, in Ollama's words.
+    """
     if value in (None, ""):
-        return
-    if value == "json" or isinstance(value, dict):
-        raise Unsupported(f'"format" is {_LATER}')
+        return None
+    if value == "json":
+        return "json"
+    if isinstance(value, dict):
+        return cast("dict[str, object]", value)
     raise BadRequest(
         f'invalid format: {json.dumps(value)}; expected "json" or a valid JSON Schema object'
     )
 
 
-def _wants_thinking(value: object) -> bool:
+def read_think(value: object) -> bool | str | None:
+    """The `think` of a request.
+
+    Raises:
+        BadRequest: If it is neither a boolean nor a level, in Ollama's words.
+    """
     if value is None or isinstance(value, bool):
-        return bool(value)
+        return value
     if not isinstance(value, str):
         raise BadRequest(f"think must be a boolean or string ({_THINK_WORDS})")
     if value not in _THINK_LEVELS:
         raise BadRequest(f'invalid think value: "{value}" (must be {_THINK_WORDS})')
-    return True
+    return value
 
 
-def _refuse_later(name: str, value: object) -> None:
-    if value:
-        raise Unsupported(f'"{name}" is {_LATER}')
+def _images(fields: Fields) -> list[object]:
+    """The images, each of which must be base64: nothing can look at them yet, but count them."""
+    found = fields.array("images", "[]api.ImageData") or []
+    for image in found:
+        text = image if isinstance(image, str) else ""
+        if (at := _first_bad_byte(text)) is not None:
+            raise BadRequest(f"illegal base64 data at input byte {at}")
+    return found
+
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/\r\n]*")
+
+
+def _first_bad_byte(text: str) -> int | None:
+    """Where Go's decoder of base64 stops; None if it does not."""
+    try:
+        base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
+    except ValueError:
+        found = _BASE64.match(text)
+        at = found.end() if found else 0
+        return at if at < len(text) else len(text) - len(text) % 4
+    return None
+
+
+def _tools(fields: Fields) -> tuple[dict[str, object], ...]:
+    tools = fields.array("tools", "api.Tools") or []
+    fields.each("tools", "api.Tools", _check_tool)
+    return tuple(cast("dict[str, object]", tool) for tool in tools)
+
+
+def _check_tool(fields: Fields) -> None:
+    fields.text("type")
+    function = Fields(fields.record("function"), "ToolFunction")
+    if not function.text("name"):
+        raise BadRequest("a tool has no function.name")
+    function.text("description")
+    function.record("parameters")
 
 
 def _read_message(fields: Fields) -> Turn:
-    _refuse_later("images", fields.array("images", "[]api.ImageData"))
     extra: dict[str, object] = {}
     for name in ("thinking", "tool_name", "tool_call_id"):
         if (value := fields.text(name)) is not None:
             extra[name] = value
-    if (calls := fields.array("tool_calls", "[]api.ToolCall")) is not None:
+    calls = fields.each("tool_calls", "[]api.ToolCall", _read_call)
+    if calls:
         extra["tool_calls"] = calls
     return Turn((fields.text("role") or "").lower(), fields.text("content") or "", extra)
+
+
+def _read_call(fields: Fields) -> dict[str, object]:
+    function = Fields(fields.record("function"), "ToolCallFunction")
+    call: dict[str, object] = {
+        "type": "function",
+        "function": {
+            "name": function.text("name") or "",
+            "arguments": function.record("arguments") or {},
+        },
+    }
+    if call_id := fields.text("id"):
+        call = {"id": call_id, **call}
+    return call

@@ -1,0 +1,303 @@
+"""From an `Ask` to a prompt that fits, a plan of the load and a job: all before the lease."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import msgspec
+
+from localrun.backends.base import Job
+from localrun.errors import BadRequest, PromptTooLong, Unsupported
+from localrun.gguf import ModelInfo
+from localrun.messages import Prepare, Prepared, Reasoning, Sampling, Submit
+from localrun.options import Options, merge_options
+from localrun.output.pieces import Parser
+from localrun.server.ask import Ask
+from localrun.server.families import Family, family_of
+from localrun.server.planner import Plan
+from localrun.server.rooms import Rooms
+from localrun.server.shelf import capabilities
+from localrun.store.library import StoredModel
+
+_ROOM_FOR_ANSWER = 1024
+"""Tokens that stay free for the answer when history is dropped, if the request names no number."""
+
+_PLAIN = family_of(jinja=None, go=None, architecture="")
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How this model answers this request.
+
+    Attributes:
+        family: What is special in the model's answers; a plain one where the prompt is raw.
+        parses: The answer must be taken apart.
+        think: Whether, or how hard, it is to reason; None for a model that cannot.
+        tools: What it may call.
+    """
+
+    family: Family
+    parses: bool
+    think: bool | str | None
+    tools: tuple[dict[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A prompt that fits, and what it is to run on.
+
+    Attributes:
+        ask: What was asked for.
+        manner: How the model answers it.
+        prepared: The prompt's tokens and text.
+        plan: How the model would be loaded for it.
+        options: Built-in, the model's and the request's, merged.
+        window: Tokens that its sequence may hold.
+        demanded: The window that the runner must have; 0 for any.
+        grammar: What the whole completion must match; empty for all.
+    """
+
+    ask: Ask
+    manner: Manner
+    prepared: Prepared
+    plan: Plan
+    options: Options
+    window: int
+    demanded: int
+    grammar: str = ""
+
+    def parser(self) -> Parser | None:
+        """A new parser for one completion; None where its text is the answer."""
+        manner = self.manner
+        if not manner.parses:
+            return None
+        return manner.family.parser(
+            prompt_text=self.prepared.text, tools=manner.tools, think=manner.think
+        )
+
+    def job(self, scope: str, index: int = 0) -> Job:
+        """What completion `index` asks of the runner."""
+        ask, options = self.ask, self.options
+        submit = Submit(
+            request_id=0,
+            n_prompt=0,
+            scope=scope,
+            sampling=_sampling(options, index),
+            stop=options.stop,
+            n_predict=options.num_predict,
+            n_ctx=self.window,
+            deterministic=options.deterministic,
+            grammar=self.grammar,
+            n_logprobs=ask.n_logprobs,
+            logit_bias=dict(ask.logit_bias),
+            preserved=self.prepared.preserved,
+            reasoning=self._reasoning(),
+        )
+        return Job(self.prepared.tokens, submit)
+
+    def _reasoning(self) -> Reasoning | None:
+        manner, prepared = self.manner, self.prepared
+        family = manner.family
+        if not (manner.parses and family.reasoning_end):
+            return None
+        return Reasoning(
+            is_open=family.opens_reasoning(prepared.text),
+            start=family.reasoning_start,
+            end=family.reasoning_end,
+            closing=prepared.closing,
+            budget=_budget(self.ask, self.options),
+        )
+
+
+async def prepare(rooms: Rooms, model: StoredModel, ask: Ask) -> Ready:
+    """Render, tokenize and fit the prompt, beside the start of a process and the plan of a load.
+
+    Raises:
+        LocalrunError: If the request cannot be served; nothing has been loaded then.
+    """
+    options = merged_options(model, ask.options)
+    prompt = ask.prompt(model)
+    rooms.scheduler.expect(model.model_digest)
+    info = await open_for(rooms, model)
+    manner = _manner(model, info, ask, prompt)
+    _check_bias(ask, info)
+    prompt = _laid_out(prompt, ask, manner, info)
+    planning = asyncio.ensure_future(rooms.planner.plan(model, info, options))
+    try:
+        plan, prepared, (window, demanded) = await _fitted(rooms, ask, options, prompt, planning)
+    finally:
+        planning.cancel()
+    ready = Ready(ask, manner, prepared, plan, options, window, demanded)
+    grammar = _grammar(ready)
+    if grammar:
+        await rooms.parts.text.check_grammar(prompt.vocab, grammar)
+        ready = replace(ready, grammar=grammar)
+    return ready
+
+
+async def open_for(rooms: Rooms, model: StoredModel) -> ModelInfo:
+    """The facts of a model that is about to be used, whose name counts if that loads it."""
+    info = await rooms.shelf.open(model)
+    if not rooms.scheduler.loaded_window(model.model_digest):
+        rooms.names[model.model_digest] = model
+    return info
+
+
+def merged_options(model: StoredModel, options: Mapping[str, object]) -> Options:
+    """Built-in options, the model's and the request's."""
+    return merge_options(merge_options(Options(), model.params), options)
+
+
+def check_able(model: StoredModel, info: ModelInfo, ask: Ask) -> None:
+    """Refuse what the model cannot do, in Ollama's words.
+
+    Raises:
+        Unsupported: With a line for each thing.
+    """
+    able = capabilities(model, info)
+    if "completion" not in able:
+        raise Unsupported(f'"{ask.model}" does not support {_VERBS.get(ask.verb, ask.verb)}')
+    if ask.n_images:
+        _refuse_images(ask, able)
+    if ask.think and not ask.forgives_think and "thinking" not in able:
+        raise Unsupported(f'"{ask.model}" does not support thinking')
+    wanted = [("tools", bool(ask.tools)), ("insert", ask.verb == "insert")]
+    missing = [what for what, is_wanted in wanted if is_wanted and what not in able]
+    if missing:
+        name = model.name.full()
+        raise Unsupported("\n".join(f"{name} does not support {what}" for what in missing))
+
+
+def _refuse_images(ask: Ask, able: Sequence[str]) -> None:
+    if "vision" in able:
+        raise Unsupported("images are not supported by this version of localrun yet")
+    raise Unsupported(f'"{ask.model}" does not support images')
+
+
+_VERBS = {"insert": "generate"}
+
+
+def _manner(model: StoredModel, info: ModelInfo, ask: Ask, prompt: Prepare) -> Manner:
+    check_able(model, info, ask)
+    if prompt.kind != "chat":
+        return Manner(_PLAIN, parses=False, think=None, tools=())
+    family = _family(prompt, info)
+    think = ask.think
+    if not family.thinks:
+        think = None
+    elif think is None:
+        think = True  # as Ollama: who can reason does, unless told not to
+    tools = () if ask.tool_choice == "none" else tuple(dict(tool) for tool in ask.tools)
+    parses = family.thinks or bool(tools) or bool(family.markers)
+    return Manner(family, parses, think, tools)
+
+
+def _family(prompt: Prepare, info: ModelInfo) -> Family:
+    """By the template that the prompt is rendered with."""
+    text = info.chat_template if prompt.template is None else prompt.template
+    is_go = prompt.template is not None and prompt.template_language == "go"
+    go, jinja = (text, None) if is_go else (None, text)
+    return family_of(jinja=jinja, go=go, architecture=info.architecture)
+
+
+def _laid_out(prompt: Prepare, ask: Ask, manner: Manner, info: ModelInfo) -> Prepare:
+    """The prompt with all that its template and the reader of the answer want to know."""
+    if prompt.kind != "chat":
+        return prompt
+    family = manner.family
+    return msgspec.structs.replace(
+        prompt,
+        n_ctx_train=info.n_ctx_train,
+        tools=manner.tools,
+        think=manner.think,
+        variables={**family.variables(manner.think), **ask.variables},
+        markers=family.markers if manner.parses else (),
+        reasoning_end=family.reasoning_end if manner.parses else "",
+    )
+
+
+_Fitted: TypeAlias = tuple[Plan, Prepared, tuple[int, int]]
+
+
+async def _fitted(
+    rooms: Rooms, ask: Ask, options: Options, prompt: Prepare, planning: "asyncio.Future[Plan]"
+) -> _Fitted:
+    """The prompt, whole if it fits, else without its oldest turns where that is allowed."""
+    limit = min(options.num_ctx or 0, prompt.n_ctx_train or 1 << 30)
+    preparing = asyncio.ensure_future(
+        # What is too long by far need not be tokenized to the end.
+        rooms.parts.text.prepare(msgspec.structs.replace(prompt, n_ctx=limit))
+    )
+    try:
+        plan, prepared = await asyncio.gather(asyncio.shield(planning), preparing)
+        return plan, prepared, _settled(rooms, plan, options, prepared)
+    except PromptTooLong:
+        if not (ask.truncate and len(prompt.turns) > 1):
+            raise
+    finally:
+        preparing.cancel()
+    return await _shortened(rooms, options, prompt, await planning)
+
+
+async def _shortened(rooms: Rooms, options: Options, prompt: Prepare, plan: Plan) -> _Fitted:
+    """Drop turns until there is room for an answer too; if there cannot be, just until it fits."""
+    answer = options.num_predict if options.num_predict > 0 else _ROOM_FOR_ANSWER
+    room = min(answer, plan.window // 4)
+    for n_free in (room, 0):
+        shortened = msgspec.structs.replace(prompt, truncate=True, n_ctx=plan.window - n_free)
+        try:
+            prepared = await rooms.parts.text.prepare(shortened)
+            break
+        except PromptTooLong:
+            if not n_free:
+                raise
+    else:  # pragma: no cover (the last turn of the loop breaks or raises)
+        raise AssertionError
+    return plan, prepared, _settled(rooms, plan, options, prepared)
+
+
+def _settled(rooms: Rooms, plan: Plan, options: Options, prepared: Prepared) -> tuple[int, int]:
+    return rooms.planner.settle(plan, options, len(prepared.tokens) // 4)
+
+
+def _grammar(ready: Ready) -> str:
+    ask, manner = ready.ask, ready.manner
+    if ask.format in (None, "") and not manner.tools:
+        return ""
+    return manner.family.grammar(
+        format=ask.format or None,
+        tools=manner.tools,
+        tool_choice=ask.tool_choice,
+        parallel_tool_calls=ask.parallel_tool_calls,
+        is_open=manner.parses and manner.family.opens_reasoning(ready.prepared.text),
+        think=manner.think,
+    )
+
+
+def _budget(ask: Ask, options: Options) -> int:
+    """Reasoning tokens at most: the request's own word, else its option's or the model's."""
+    return ask.thinking_budget if ask.thinking_budget >= 0 else options.thinking_budget
+
+
+def _check_bias(ask: Ask, info: ModelInfo) -> None:
+    for token in ask.logit_bias:
+        if not 0 <= token < info.n_vocab:
+            raise BadRequest(f"logit_bias names token {token}; the model has {info.n_vocab}")
+
+
+def _sampling(options: Options, index: int) -> Sampling:
+    """How completion `index` is drawn: of several with one seed each has its own."""
+    seed = options.sampling_seed
+    return Sampling(
+        seed=seed + index if seed >= 0 else seed,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        typical_p=options.typical_p,
+        repeat_last_n=options.repeat_last_n,
+        repeat_penalty=options.repeat_penalty,
+        presence_penalty=options.presence_penalty,
+        frequency_penalty=options.frequency_penalty,
+    )
