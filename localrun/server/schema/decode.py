@@ -70,6 +70,17 @@ def parse_json(body: bytes) -> object:
     return without_surrogates(value) if "\\u" in text else value
 
 
+def plain(value: object) -> object:
+    """A decoded value without `Literal`: what leaves this process holds numbers only."""
+    if isinstance(value, Literal):
+        return float(value)
+    if isinstance(value, list):
+        return [plain(item) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in cast("dict[str, object]", value).items()}
+    return value
+
+
 class Fields:
     """Typed access to the fields of one JSON object; absent and null give None.
 

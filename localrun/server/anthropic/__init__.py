@@ -1,0 +1,5 @@
+"""Anthropic's Messages API."""
+
+from localrun.server.anthropic.errors import DIALECT
+
+__all__ = ["DIALECT"]
