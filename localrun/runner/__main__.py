@@ -8,12 +8,20 @@ from localrun.errors import LocalrunError
 
 
 def main() -> int:
-    """Serve a model over `--frames-fd`, or print what the engine can use with `--describe`."""
+    """Serve a model over `--frames-fd`, or do one of the smaller errands."""
     parser = argparse.ArgumentParser(prog="python -m localrun.runner")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--frames-fd", type=int, help="socket inherited from the server")
     what.add_argument("--describe", action="store_true", help="print the engine as JSON")
+    what.add_argument("--quantize", nargs=3, metavar=("IN", "OUT", "TYPE"),
+                      help="write a GGUF file in another number format")  # fmt: skip
+    parser.add_argument("--threads", type=int, default=1, help="of a quantization")
     arguments = parser.parse_args()
+    if arguments.quantize:
+        from localrun.runner.requantize import run
+
+        source, target, file_type = arguments.quantize
+        return run(source, target, file_type, arguments.threads)
     return _describe() if arguments.describe else _serve(arguments.frames_fd)
 
 

@@ -9,7 +9,7 @@ A `:` in a host becomes `%3A`, because Windows has no such file names.
 
 import contextlib
 import json
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,11 +20,14 @@ from localrun.errors import BadRequest, BadSetting, LocalrunError, ModelNotFound
 from localrun.names import DEFAULT_HOST, DEFAULT_NAMESPACE, HUB_HOST, ModelName, parse_name
 from localrun.store.blobs import Blobs, free_bytes, sync_folder, write_atomically
 from localrun.store.manifest import (
+    ADAPTER,
     CHAT_TEMPLATE,
+    DRAFT,
     LICENSE,
     MESSAGES,
     MODEL,
     PARAMS,
+    PROJECTOR,
     SYSTEM,
     TEMPLATE,
     BadManifest,
@@ -60,6 +63,9 @@ class StoredModel:
         params: Default options of the model.
         licenses: Their texts.
         messages: Turns that stand before every conversation.
+        adapter_paths: LoRA files to lay over the weights.
+        projector_paths: What makes images and sounds readable to the model.
+        draft_paths: A small model that guesses ahead.
     """
 
     name: ModelName
@@ -76,6 +82,14 @@ class StoredModel:
     params: dict[str, object]
     licenses: tuple[str, ...]
     messages: tuple[dict[str, object], ...]
+    adapter_paths: tuple[Path, ...] = ()
+    projector_paths: tuple[Path, ...] = ()
+    draft_paths: tuple[Path, ...] = ()
+
+    @property
+    def parent(self) -> str:
+        """The model or file that it was made from; empty if nobody said."""
+        return self.manifest.of_type(MODEL)[-1].parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +151,17 @@ class Library:
                 return self.get(candidate)
         raise ModelNotFound(text)
 
-    def add(self, name: ModelName, manifest: Manifest) -> StoredModel:
+    def add(
+        self, name: ModelName, manifest: Manifest, content: bytes | None = None
+    ) -> StoredModel:
         """Write a manifest, last and atomically, and drop what it leaves without an owner.
 
         An existing model of the same name, in any casing, is replaced.
+
+        Args:
+            name: The model's name.
+            manifest: Its parts.
+            content: The manifest's bytes where they come from elsewhere and are kept as they are.
 
         Raises:
             NotFound: If a blob of the manifest is not in the store.
@@ -151,9 +172,14 @@ class Library:
                     raise NotFound(f"blob {layer.digest} is not in the store")
             path = self._locate(name) or self._path(name)
             replaced = self._digests_at(path)
-            write_atomically(path, dump_manifest(manifest))
+            write_atomically(path, dump_manifest(manifest) if content is None else content)
             self._drop_unreferenced(replaced)
             return self._read(path)
+
+    def drop_unused(self, digests: Iterable[str]) -> None:
+        """Remove those blobs that no model has; for who stored them and then failed."""
+        with self._changing():
+            self._drop_unreferenced(frozenset(digests))
 
     def unused_after(self, name: ModelName, manifest: Manifest) -> frozenset[str]:
         """Blobs that `add` of this manifest would leave without an owner."""
@@ -188,7 +214,9 @@ class Library:
         Raises:
             ModelNotFound: If there is no source.
         """
-        return self.add(destination, self.get(source).manifest)
+        found = self.get(source)
+        content = self._path(found.name).read_bytes()
+        return self.add(destination, parse_manifest(content), content)
 
     # ── files ─────────────────────────────────────────────────────────────────────────────────
 
@@ -245,7 +273,7 @@ class Library:
             modified_at=modified_at,
             manifest=manifest,
             config=parse_config(self._small(manifest.config.digest)),
-            model_paths=tuple(self.blobs.path(layer.digest) for layer in weights),
+            model_paths=self._paths(manifest, MODEL),
             model_digest=weights[0].digest,
             template=self._text(manifest, TEMPLATE),
             chat_template=self._text(manifest, CHAT_TEMPLATE),
@@ -256,7 +284,13 @@ class Library:
                 for layer in manifest.of_type(LICENSE)
             ),
             messages=self._messages(manifest),
+            adapter_paths=self._paths(manifest, ADAPTER),
+            projector_paths=self._paths(manifest, PROJECTOR),
+            draft_paths=self._paths(manifest, DRAFT),
         )
+
+    def _paths(self, manifest: Manifest, media_type: str) -> tuple[Path, ...]:
+        return tuple(self.blobs.path(layer.digest) for layer in manifest.of_type(media_type))
 
     def _small(self, digest: str) -> bytes:
         path = self.blobs.path(digest)

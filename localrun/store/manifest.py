@@ -17,6 +17,7 @@ MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 _IMAGE = "application/vnd.ollama.image."
 MODEL, PROJECTOR, ADAPTER = f"{_IMAGE}model", f"{_IMAGE}projector", f"{_IMAGE}adapter"
+DRAFT = f"{_IMAGE}draft"
 TEMPLATE, SYSTEM, PARAMS = f"{_IMAGE}template", f"{_IMAGE}system", f"{_IMAGE}params"
 MESSAGES, LICENSE = f"{_IMAGE}messages", f"{_IMAGE}license"
 CHAT_TEMPLATE = "application/vnd.localrun.image.chat-template"
@@ -84,7 +85,12 @@ class ModelConfig:
         file_type: The quantization, such as `Q4_K_M`.
         context_length: Trained context in tokens; 0 if unknown.
         embedding_length: Width of the model; 0 if unknown.
+        renderer: Ollama's name for how prompts are built; empty where the template decides.
+        parser: Ollama's name for how answers are read; empty where the template decides.
+        requires: Oldest version of Ollama that runs the model; empty if unsaid.
         capabilities: What the source says that it can do beside completion.
+        base_name: The model's own name, as whoever created it said.
+        draft_architecture: `general.architecture` of the draft layer; empty without one.
         source: Where the file came from, with the revision; ours, Ollama ignores it.
     """
 
@@ -97,6 +103,20 @@ class ModelConfig:
     embedding_length: int = 0
     capabilities: tuple[str, ...] = ()
     source: str = ""
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    base_name: str = ""
+    draft_architecture: str = ""
+
+
+def size_label(n_params: int) -> str:
+    """Parameters as Ollama writes them: `134.52M`, `6.7B`, `7B`."""
+    for unit, letter, n_digits in ((1_000_000_000, "B", 1), (1_000_000, "M", 2)):
+        if n_params >= unit:
+            n_digits = n_digits if n_params % unit else 0
+            return f"{n_params / unit:.{n_digits}f}{letter}"
+    return f"{n_params / 1e3:.0f}K" if n_params >= 1000 else str(n_params)
 
 
 def digest_of(content: bytes) -> str:
@@ -139,12 +159,18 @@ def dump_config(config: ModelConfig) -> bytes:
         "model_type": config.model_type,
         "file_type": config.file_type,
     }
-    if config.capabilities:
-        body["capabilities"] = list(config.capabilities)
-    if config.context_length:
-        body["context_length"] = config.context_length
-    if config.embedding_length:
-        body["embedding_length"] = config.embedding_length
+    further: dict[str, object] = {
+        "renderer": config.renderer,
+        "parser": config.parser,
+        "requires": config.requires,
+        "capabilities": list(config.capabilities),
+        "context_length": config.context_length,
+        "embedding_length": config.embedding_length,
+        "base_name": config.base_name,
+    }
+    body |= {key: value for key, value in further.items() if value}
+    if config.draft_architecture:
+        body["draft"] = {"model_format": "gguf", "architecture": config.draft_architecture}
     body |= {"architecture": "amd64", "os": "linux"}
     if config.source:
         body["source"] = config.source
@@ -168,6 +194,11 @@ def parse_config(content: bytes) -> ModelConfig:
         embedding_length=_count(body, "embedding_length"),
         capabilities=_texts(body, "capabilities"),
         source=_text(body, "source"),
+        renderer=_text(body, "renderer"),
+        parser=_text(body, "parser"),
+        requires=_text(body, "requires"),
+        base_name=_text(body, "base_name"),
+        draft_architecture=_text(_record(body, "draft"), "architecture"),
     )
 
 
@@ -222,6 +253,11 @@ def _object(content: bytes) -> Mapping[str, object]:
 def _text(body: Mapping[str, object], key: str) -> str:
     value = body.get(key)
     return value if isinstance(value, str) else ""
+
+
+def _record(body: Mapping[str, object], key: str) -> Mapping[str, object]:
+    value = body.get(key)
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
 def _texts(body: Mapping[str, object], key: str) -> tuple[str, ...]:

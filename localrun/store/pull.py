@@ -38,6 +38,7 @@ from localrun.store.manifest import (
     ModelConfig,
     dump_config,
     dump_json,
+    size_label,
 )
 from localrun.store.quantization import FileGroup
 from localrun.store.selection import Selection, choose_group, describe_rows
@@ -337,22 +338,13 @@ def _config(info: ModelInfo, group: FileGroup, offer: Offer) -> ModelConfig:
     return ModelConfig(
         model_family=info.architecture,
         model_families=(info.architecture,),
-        model_type=_size_label(info.n_params),
+        model_type=size_label(info.n_params),
         file_type=info.file_type or group.quantization,
         context_length=info.n_ctx_train,
         embedding_length=info.n_embd,
         capabilities=("embedding",) if info.is_embedder else ("completion",),
         source=offer.where if offer.where == group.label else f"{offer.where}:{group.label}",
     )
-
-
-def _size_label(n_params: int) -> str:
-    """Parameters as Ollama writes them: `134.52M`, `6.7B`."""
-    if n_params >= 1_000_000_000:
-        return f"{n_params / 1e9:.1f}B"
-    if n_params >= 1_000_000:
-        return f"{n_params / 1e6:.2f}M"
-    return f"{n_params / 1e3:.0f}K" if n_params >= 1000 else str(n_params)
 
 
 def _finish(name: ModelName, manifest: Manifest, library: Library, report: Report) -> StoredModel:
