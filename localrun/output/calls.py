@@ -1,0 +1,201 @@
+"""How a parser tells of a tool call: begun, its arguments as they come, done or broken. Pure."""
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+
+from localrun.output.pieces import (
+    CallArguments,
+    CallBegun,
+    CallBroken,
+    CallDone,
+    Content,
+    Piece,
+    Thinking,
+)
+
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def new_call_id() -> str:
+    """A fresh id: `call_` and eight of a-z and 0-9."""
+    return "call_" + "".join(secrets.choice(_ALPHABET) for _ in range(8))
+
+
+class Tools:
+    """What the model may call, by name."""
+
+    def __init__(self, tools: Sequence[Mapping[str, object]]) -> None:
+        self._parameters: dict[str, Mapping[str, object]] = {}
+        self._strict: set[str] = set()
+        for tool in tools:
+            function = tool.get("function", tool)
+            if isinstance(function, Mapping) and isinstance(name := function.get("name"), str):
+                schema = function.get("parameters")
+                self._parameters[name] = schema if isinstance(schema, Mapping) else {}
+                if function.get("strict") is True:
+                    self._strict.add(name)
+
+    def __bool__(self) -> bool:
+        return bool(self._parameters)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._parameters
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """In the client's order."""
+        return tuple(self._parameters)
+
+    def parameters(self, name: str) -> Mapping[str, object]:
+        """The JSON schema of a tool's arguments; empty for an unknown tool."""
+        return self._parameters.get(name, {})
+
+    def is_strict(self, name: str) -> bool:
+        """The client wants the arguments to hold to every word of the schema, or a refusal."""
+        return name in self._strict
+
+    def only(self, name: str) -> "Tools":
+        """This tool alone."""
+        tools = Tools(())
+        tools._parameters = {name: self.parameters(name)}
+        tools._strict = self._strict & {name}
+        return tools
+
+    def known(self, name: str) -> str:
+        """The name without what some models put around it (`functions.`), if that is a tool."""
+        bare = name.strip().removeprefix("functions.")
+        return bare if bare in self._parameters else name.strip()
+
+
+class Call:
+    """One call while it is read. Writes pieces as soon as they are certain."""
+
+    def __init__(self, index: int, id: str, write: Callable[[Piece], None]) -> None:  # noqa: A002 - as in pieces
+        self._index = index
+        self._id = id
+        self._write = write
+        self._name = ""
+        self._parts: list[str] = []
+
+    @property
+    def has_begun(self) -> bool:
+        """The name has been told."""
+        return bool(self._name)
+
+    @property
+    def has_arguments(self) -> bool:
+        """Some of the arguments have been written."""
+        return bool(self._parts)
+
+    def begin(self, name: str) -> None:
+        """Tell the name, and what is known of the arguments."""
+        self._name = name
+        self._write(CallBegun(self._index, self._id, name))
+        if self._parts:
+            self._write(CallArguments(self._index, "".join(self._parts)))
+
+    def arguments(self, text: str) -> None:
+        """More JSON of the arguments."""
+        if text:
+            self._parts.append(text)
+            if self._name:
+                self._write(CallArguments(self._index, text))
+
+    def done(self) -> bool:
+        """The arguments are complete; False, and nothing told, if they are no JSON object."""
+        if not self._parts:
+            self.arguments("{}")
+        arguments = json_object("".join(self._parts))
+        if arguments is None or not self._name:
+            return False
+        self._write(CallDone(self._index, self._id, self._name, arguments))
+        return True
+
+    def broken(self, raw: str) -> None:
+        """It will not become complete."""
+        self._write(CallBroken(self._index, raw))
+
+
+def json_object(text: str) -> dict[str, object] | None:
+    """The object that `text` is as JSON; None if it is something else."""
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+class Output:
+    """Gathers the pieces of one answer and owns what white space is kept.
+
+    White space at the end of a text is held back until more of that text follows, because around
+    a marker it belongs to the format and not to the reader.
+    """
+
+    def __init__(self, new_id: Callable[[], str] = new_call_id) -> None:
+        self._pieces: list[Piece] = []
+        self._new_id = new_id
+        self._n_calls = 0
+        self._blank: list[str] = []
+        self._trims = False
+        self._kind: type[Content | Thinking] = Content
+        self.has_content = False
+
+    def drain(self) -> list[Piece]:
+        """All pieces since the last call; texts of one kind joined."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def call(self) -> Call:
+        """The next call. Its index is taken once it begins."""
+        return Call(self._n_calls, self._new_id(), self._told)
+
+    def content(self, text: str) -> None:
+        """Words for the reader."""
+        self._text(Content, text)
+
+    def thinking(self, text: str) -> None:
+        """Words of the reasoning."""
+        self._text(Thinking, text)
+
+    def border(self) -> None:
+        """A marker: the white space on both sides of it is dropped."""
+        self._blank, self._trims, self.has_content = [], True, False
+
+    def end(self) -> None:
+        """The completion is over: white space at its end is its own."""
+        blank, self._blank = "".join(self._blank), []
+        if blank and not self._trims:
+            self._add(self._kind(blank))
+
+    def _text(self, kind: type[Content | Thinking], text: str) -> None:
+        """Tell what of `text` is not white space at its end."""
+        self._kind = kind
+        kept = text.rstrip()
+        if not kept:
+            self._blank.append(text)
+            return
+        blank = "".join(self._blank)
+        self._blank = [text[len(kept) :]]
+        if self._trims:
+            blank, kept, self._trims = "", kept.lstrip(), False
+        self.has_content = self.has_content or kind is Content
+        self._add(kind(blank + kept))
+
+    def _add(self, piece: Content | Thinking) -> None:
+        last = self._pieces[-1] if self._pieces else None
+        if type(last) is type(piece) and isinstance(last, Content | Thinking):
+            self._pieces[-1] = type(piece)(last.text + piece.text)
+        else:
+            self._pieces.append(piece)
+
+    def _told(self, piece: Piece) -> None:
+        if isinstance(piece, CallBegun):
+            self.border()
+            self._n_calls += 1
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(piece, CallArguments) and isinstance(last, CallArguments):
+            self._pieces[-1] = CallArguments(piece.index, last.text + piece.text)
+        else:
+            self._pieces.append(piece)
