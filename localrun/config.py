@@ -57,6 +57,7 @@ class Settings:
         catalog: The user's own `models.toml`, if there is one.
         nvml_library: Another NVML than the system's.
         no_history: Keep no history of the prompt.
+        keep_nonces: Leave what agents change in each prompt as it was sent.
         sources: Where each value that is not a default came from; see `origin`.
     """
 
@@ -82,6 +83,7 @@ class Settings:
     catalog: Path | None = None
     nvml_library: Path | None = None
     no_history: bool = False
+    keep_nonces: bool = False
     sources: Mapping[str, str] = dataclass_field(default_factory=dict[str, str])
 
     def origin(self, name: str) -> str:
@@ -271,6 +273,7 @@ SETTINGS = (
     _ours("nvml_library", _path, "the driver's", "another NVML to ask for NVIDIA GPUs"),
     Setting("no_history", "nohistory", _flag, "off", "keep no history of prompts",
             ("OLLAMA_NOHISTORY",)),
+    _ours("keep_nonces", _flag, "off", "render the prompts of agents as they were sent"),
 )  # fmt: skip
 
 

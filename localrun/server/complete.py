@@ -47,7 +47,7 @@ async def complete_with(
 ) -> list[Answer]:
     """The same for a model that has been found."""
     created_s = time.time()
-    ready = await prepare(call.rooms, model, ask)
+    ready = await prepare(call.rooms, model, ask, scope=call.cache_scope)
     begin = Begin(ready.prepared, created_s)
     if ask.render_only:
         return [Answer(0, begin)]

@@ -12,9 +12,10 @@ from localrun.errors import BadRequest, PromptTooLong, Unsupported
 from localrun.gguf import ModelInfo
 from localrun.messages import Prepare, Prepared, Reasoning, Sampling, Submit
 from localrun.options import Options, merge_options
+from localrun.output.family import Family, family_of
 from localrun.output.pieces import Parser
+from localrun.server.answers import Call
 from localrun.server.ask import Ask
-from localrun.server.families import Family, family_of
 from localrun.server.planner import Plan
 from localrun.server.rooms import Rooms
 from localrun.server.shelf import capabilities
@@ -56,6 +57,7 @@ class Ready:
         window: Tokens that its sequence may hold.
         demanded: The window that the runner must have; 0 for any.
         grammar: What the whole completion must match; empty for all.
+        prompt: What was rendered.
     """
 
     ask: Ask
@@ -66,6 +68,7 @@ class Ready:
     window: int
     demanded: int
     grammar: str = ""
+    prompt: Prepare | None = None
 
     def parser(self) -> Parser | None:
         """A new parser for one completion; None where its text is the answer."""
@@ -110,8 +113,14 @@ class Ready:
         )
 
 
-async def prepare(rooms: Rooms, model: StoredModel, ask: Ask) -> Ready:
+async def prepare(rooms: Rooms, model: StoredModel, ask: Ask, *, scope: str) -> Ready:
     """Render, tokenize and fit the prompt, beside the start of a process and the plan of a load.
+
+    Args:
+        rooms: The server.
+        model: Of this the prompt is made.
+        ask: What is wanted.
+        scope: The request's cache scope.
 
     Raises:
         LocalrunError: If the request cannot be served; nothing has been loaded then.
@@ -122,18 +131,35 @@ async def prepare(rooms: Rooms, model: StoredModel, ask: Ask) -> Ready:
     info = await open_for(rooms, model)
     manner = _manner(model, info, ask, prompt)
     _check_bias(ask, info)
-    prompt = _laid_out(prompt, ask, manner, info)
+    prompt = _mended(rooms, _laid_out(prompt, ask, manner, info), scope)
     planning = asyncio.ensure_future(rooms.planner.plan(model, info, options))
     try:
         plan, prepared, (window, demanded) = await _fitted(rooms, ask, options, prompt, planning)
     finally:
         planning.cancel()
-    ready = Ready(ask, manner, prepared, plan, options, window, demanded)
+    ready = Ready(ask, manner, prepared, plan, options, window, demanded, prompt=prompt)
     grammar = _grammar(ready)
     if grammar:
         await rooms.parts.text.check_grammar(prompt.vocab, grammar)
         ready = replace(ready, grammar=grammar)
     return ready
+
+
+async def count_tokens(call: Call, ask: Ask) -> int:
+    """Tokens of a prompt of any length; no weight is read and no load planned.
+
+    Raises:
+        LocalrunError: If there is no such model, or it cannot do what is asked.
+    """
+    rooms = call.rooms
+    model = await rooms.shelf.find(ask.model)
+    prompt = ask.prompt(model)
+    info = await rooms.shelf.open(model)
+    prompt = _mended(
+        rooms, _laid_out(prompt, ask, _manner(model, info, ask, prompt), info), call.cache_scope
+    )
+    prepared = await rooms.parts.text.prepare(prompt)
+    return len(prepared.tokens) // 4
 
 
 async def open_for(rooms: Rooms, model: StoredModel) -> ModelInfo:
@@ -189,8 +215,7 @@ def _manner(model: StoredModel, info: ModelInfo, ask: Ask, prompt: Prepare) -> M
     elif think is None:
         think = True  # as Ollama: who can reason does, unless told not to
     tools = () if ask.tool_choice == "none" else tuple(dict(tool) for tool in ask.tools)
-    parses = family.thinks or bool(tools) or bool(family.markers)
-    return Manner(family, parses, think, tools)
+    return Manner(family, family.reads(tools=bool(tools)), think, tools)
 
 
 def _family(prompt: Prepare, info: ModelInfo) -> Family:
@@ -215,6 +240,14 @@ def _laid_out(prompt: Prepare, ask: Ask, manner: Manner, info: ModelInfo) -> Pre
         markers=family.markers if manner.parses else (),
         reasoning_end=family.reasoning_end if manner.parses else "",
     )
+
+
+def _mended(rooms: Rooms, prompt: Prepare, scope: str) -> Prepare:
+    """The prompt without what agents change in it from request to request (`agents.py`)."""
+    if prompt.kind != "chat":
+        return prompt
+    turns, tools = rooms.agents.normalise(prompt.turns, prompt.tools, scope=scope)
+    return msgspec.structs.replace(prompt, turns=turns, tools=tuple(map(dict, tools)))
 
 
 _Fitted: TypeAlias = tuple[Plan, Prepared, tuple[int, int]]

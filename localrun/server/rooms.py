@@ -16,6 +16,7 @@ from localrun.hardware.budget import Budget
 from localrun.scheduler.events import Limits
 from localrun.scheduler.policy import CLOSING
 from localrun.scheduler.scheduler import Scheduler
+from localrun.server.agents import Agents
 from localrun.server.machine import Measure
 from localrun.server.metrics import Counts
 from localrun.server.planner import Planner
@@ -94,6 +95,7 @@ class Rooms:
         pulls: Threads for pulls, which are long; the others must not wait for them.
         closing: Set when the server stops; pulls look at it.
         names: By digest of weights, the model under whose name they were last loaded.
+        agents: Mends the prompts of agents.
     """
 
     settings: Settings
@@ -109,6 +111,7 @@ class Rooms:
     )
     closing: threading.Event = field(default_factory=threading.Event)
     names: dict[str, StoredModel] = field(default_factory=dict[str, StoredModel])
+    agents: Agents = field(default_factory=Agents)
 
     @property
     def patience(self) -> Patience:
@@ -175,4 +178,5 @@ def make_rooms(settings: Settings, parts: Parts | None = None) -> Rooms:
         scheduler=scheduler,
         shelf=Shelf(Library(settings.models)),
         planner=Planner(settings, scheduler, parts.measure),
+        agents=Agents(keeps_nonces=settings.keep_nonces),
     )
