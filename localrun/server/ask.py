@@ -127,26 +127,28 @@ class Writer(Protocol):
     content_type: bytes
     ping: bytes
 
-    def begin(self, begin: Begin) -> bytes:
+    def begin(self, begin: Begin, /) -> bytes:
         """What a stream opens with; may be empty."""
         ...
 
-    def text(self, text: str) -> bytes:
+    def text(self, text: str, /) -> bytes:
         """The hot path: a piece of content of the only completion, without log-probabilities."""
         ...
 
-    def pieces(self, index: int, pieces: Sequence[Piece], logprobs: Sequence[Logprob]) -> bytes:
+    def pieces(
+        self, index: int, pieces: Sequence[Piece], logprobs: Sequence[Logprob], /
+    ) -> bytes:
         """Pieces of completion `index`, and the log-probabilities of the tokens behind them."""
         ...
 
-    def end(self, answer: Answer) -> bytes:
+    def end(self, answer: Answer, /) -> bytes:
         """What ends completion `answer.index` in a stream; its texts have been written."""
         ...
 
-    def close(self, answers: Sequence[Answer]) -> bytes:
+    def close(self, answers: Sequence[Answer], /) -> bytes:
         """What ends the stream, after all ends; may be empty."""
         ...
 
-    def whole(self, answers: Sequence[Answer]) -> bytes:
+    def whole(self, answers: Sequence[Answer], /) -> bytes:
         """The whole answer as one body, of those who do not stream."""
         ...
