@@ -23,6 +23,7 @@
     ├── BadModelFile          422  a GGUF that is damaged, foreign or too new
     ├── BadSetting            500  a setting that stops the start
     ├── EngineMissing         500  llama.cpp is not installed, or of another ABI
+    ├── GrammarFailed         500  an answer could not be held to its grammar to the end
     └── RunnerFailed          500  a child process died or answered nonsense
 
 Each error takes facts, builds its own sentence, and carries `code` (a stable word for programs),
@@ -252,6 +253,12 @@ class EngineMissing(LocalrunError):
     """Raised when llama.cpp cannot be loaded or does not match the binding."""
 
     code = "engine_missing"
+
+
+class GrammarFailed(LocalrunError):
+    """Raised when an answer cannot be held to its grammar any further; it ends, unheld it is not."""
+
+    code = "grammar_failed"
 
 
 class RunnerFailed(LocalrunError):

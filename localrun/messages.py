@@ -306,6 +306,8 @@ class Submit(Frame, frozen=True):
         n_ctx: Tokens this sequence may hold, at most the loaded `n_ctx`.
         deterministic: Run alone, on fixed chunks and threads, in a context of its own.
         grammar: What the whole completion must match, Lark in llguidance's dialect; empty is all.
+            It is held over the text: a marker is a literal (`"<tool_call>"`), which the model may
+            write as one token or spell. `<name>` is a special token that has no text.
         n_logprobs: Alternatives told with each token's log-probability; negative tells none.
         logit_bias: Token id → what is added to its logit.
         preserved: Special tokens that are part of the text.

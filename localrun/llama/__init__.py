@@ -7,19 +7,26 @@ nothing else in localrun touches the library.
 
 from localrun.llama.batch import Batch
 from localrun.llama.context import Context, ContextSettings, Decoded
+from localrun.llama.grammar import Matcher, TokenTable, check_grammar
 from localrun.llama.library import describe, version
 from localrun.llama.model import Model
-from localrun.llama.sampler import Sampler
+from localrun.llama.sampler import MAX_BIAS, Sampler
+from localrun.llama.scores import Scores
 from localrun.llama.vocabulary import Vocabulary
 
 __all__ = [
+    "MAX_BIAS",
     "Batch",
     "Context",
     "ContextSettings",
     "Decoded",
+    "Matcher",
     "Model",
     "Sampler",
+    "Scores",
+    "TokenTable",
     "Vocabulary",
+    "check_grammar",
     "describe",
     "version",
 ]

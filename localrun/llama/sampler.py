@@ -4,7 +4,10 @@ The order is llama-server's: penalties, top-k, typical, top-p, min-p, temperatur
 """
 
 import ctypes
+import math
 import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from localrun.llama.context import Context
@@ -15,6 +18,9 @@ from localrun.messages import Sampling
 if TYPE_CHECKING:
     from array import array
 
+MAX_BIAS = 1000.0
+"""A logit bias beyond this says no more than one of this size."""
+_NOTHING = 1e-9
 _RANDOM_SEED = 0xFFFFFFFF
 """llama.cpp's LLAMA_DEFAULT_SEED: it would draw a seed of its own that nobody knows."""
 
@@ -27,16 +33,28 @@ class Sampler:
         sampling: How.
         n_ctx: Window for `repeat_last_n` -1.
         prompt: Its last tokens fill the window of the penalties.
+        bias: Token id → what is added to its logit before all else.
+
+    Raises:
+        BadRequest: If a bias is of a foreign token.
+        ValueError: If a bias is not a number, or beyond `MAX_BIAS`.
     """
 
     def __init__(
-        self, model: Model, sampling: Sampling, *, n_ctx: int, prompt: "array[int]"
+        self,
+        model: Model,
+        sampling: Sampling,
+        *,
+        n_ctx: int,
+        prompt: "array[int]",
+        bias: Mapping[int, float] = MappingProxyType({}),
     ) -> None:
         self._engine = native()
         low = self._engine.low
         self.seed = _seed(sampling.seed)
+        biases = _biases(low, model, bias)
         self._chain = low.llama_sampler_chain_init(low.llama_sampler_chain_default_params())
-        for part in _parts(low, model, sampling, self.seed, n_ctx):
+        for part in biases + _parts(low, model, sampling, self.seed, n_ctx):
             low.llama_sampler_chain_add(self._chain, part)
         if _penalties_on(sampling):
             window = n_ctx if sampling.repeat_last_n < 0 else sampling.repeat_last_n
@@ -53,6 +71,10 @@ class Sampler:
             raise ValueError(f"row {row} has no logits to sample from")
         token: int = self._engine.short.llama_sampler_sample(self._chain, context.pointer, row)
         return token
+
+    def accept(self, token: int) -> None:
+        """Remember a token that was not drawn here but put into the completion."""
+        self._engine.short.llama_sampler_accept(self._chain, token)
 
     def close(self) -> None:
         """Free the chain."""
@@ -94,6 +116,8 @@ def _parts(low: Any, model: Model, sampling: Sampling, seed: int, n_ctx: int) ->
     if 0 < sampling.top_k < n_vocab:
         parts.append(low.llama_sampler_init_top_k(sampling.top_k))
     if sampling.typical_p < 1.0:
+        # What has no probability gives it a NaN to sort by.
+        parts.append(low.llama_sampler_init_min_p(_NOTHING, 1))
         parts.append(low.llama_sampler_init_typical(max(sampling.typical_p, 0.0), 1))
     if sampling.top_p < 1.0:
         parts.append(low.llama_sampler_init_top_p(max(sampling.top_p, 0.0), 1))
@@ -110,7 +134,19 @@ def _suppressed(low: Any, model: Model, n_vocab: int) -> list[Any]:
     tokens = low.llama_vocab_get_suppress_tokens(model.vocabulary.pointer, ctypes.byref(n))
     if n.value <= 0:
         return []
-    bias = (low.llama_logit_bias * n.value)()
-    for i in range(n.value):
-        bias[i].token, bias[i].bias = tokens[i], -float("inf")
-    return [low.llama_sampler_init_logit_bias(n_vocab, n.value, bias)]
+    return [_bias(low, n_vocab, {tokens[i]: -math.inf for i in range(n.value)})]
+
+
+def _biases(low: Any, model: Model, bias: Mapping[int, float]) -> list[Any]:
+    for token, value in bias.items():
+        model.vocabulary.check(token)
+        if not -MAX_BIAS <= value <= MAX_BIAS:
+            raise ValueError(f"the bias {value} of token {token} is beyond {MAX_BIAS:g}")
+    return [_bias(low, model.vocabulary.n_tokens, bias)] if bias else []
+
+
+def _bias(low: Any, n_vocab: int, bias: Mapping[int, float]) -> Any:
+    rows = (low.llama_logit_bias * len(bias))()
+    for row, (token, value) in zip(rows, bias.items(), strict=True):
+        row.token, row.bias = token, value
+    return low.llama_sampler_init_logit_bias(n_vocab, len(bias), rows)

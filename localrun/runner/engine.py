@@ -7,8 +7,8 @@ know whether a cancelled request is inside the running decode call.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from localrun.errors import BadRequest, InvalidOption, LocalrunError, PromptTooLong, RunnerFailed
-from localrun.llama import Decoded, Model, Sampler
+from localrun.errors import BadRequest, LocalrunError, RunnerFailed
+from localrun.llama import Decoded, Matcher, Model
 from localrun.messages import (
     Delta,
     End,
@@ -19,12 +19,13 @@ from localrun.messages import (
     Submit,
     failed,
 )
+from localrun.runner.check import check_submit
+from localrun.runner.draw import Drawer, Drawn
 from localrun.runner.lane import Lane, Prefix
 from localrun.runner.pace import Pace
 from localrun.runner.plan import Chunk, Limits, Pending, plan_step
 from localrun.runner.sequence import Sequence
 from localrun.runner.solo import SOLO_CHUNK, SoloLane
-from localrun.runner.stops import TextAssembler
 
 if TYPE_CHECKING:
     from array import array
@@ -37,9 +38,9 @@ class Engine:
         model: Weights and vocabulary.
         lane: The shared pool.
         solo: Where deterministic requests run, one at a time.
-        n_ctx: Tokens one sequence may hold.
         n_slots: Sequences that run at once.
         clock: Seconds, monotonic.
+        make_grammar: Has a request's grammar made beside the steps; `constrain` follows.
     """
 
     def __init__(
@@ -48,12 +49,13 @@ class Engine:
         lane: Lane,
         solo: SoloLane,
         *,
-        n_ctx: int,
         n_slots: int,
         clock: Callable[[], float],
+        make_grammar: Callable[[Submit], None],
     ) -> None:
         self.model, self.lane, self.solo = model, lane, solo
-        self.n_ctx, self.n_slots, self._clock = n_ctx, n_slots, clock
+        self.n_ctx, self.n_slots, self._clock = lane.n_ctx, n_slots, clock
+        self._make_grammar = make_grammar
         self.in_flight: frozenset[int] = frozenset()
         self._by_id: dict[int, Sequence] = {}
         self._waiting: list[Sequence] = []
@@ -69,16 +71,35 @@ class Engine:
     def submit(self, request: Submit, prompt: "array[int]") -> None:
         """Queue a request; a wrong one fails on its own."""
         try:
-            self._check(request, prompt)
+            if request.request_id in self._by_id:
+                raise BadRequest(f"request {request.request_id} is already running")
+            check_submit(request, prompt, self.model, self.n_ctx)
         except LocalrunError as error:
             self._failures.append(failed(request.request_id, error))
             return
-        sequence = Sequence(
-            request, prompt, len(prompt), self._clock(), TextAssembler(request.stop)
-        )
+        sequence = Sequence.begin(request, prompt, self._clock())
         self._by_id[request.request_id] = sequence
         self._waiting.append(sequence)
         self._n_prompt += len(prompt)
+        if request.grammar:
+            self._make_grammar(request)
+
+    def constrain(self, request_id: int, made: Matcher | LocalrunError) -> None:
+        """A request's grammar is ready, or cannot be: then the request ends with that error."""
+        sequence = self._by_id.get(request_id)
+        if isinstance(made, LocalrunError):
+            if sequence is not None:
+                self._fail(sequence, made)
+        elif sequence is None:
+            made.close()
+        else:
+            sequence.matcher, sequence.awaits_grammar = made, False
+
+    def end_reasoning(self, request_id: int) -> None:
+        """Have a request that is reasoning answer now; ignored if it is not."""
+        sequence = self._by_id.get(request_id)
+        if sequence is not None and sequence.reasoning is not None:
+            sequence.reasoning.ask_to_close()
 
     def cancel(self, request_id: int) -> None:
         """End a request now with reason `cancelled`; unknown ids are ignored."""
@@ -142,9 +163,10 @@ class Engine:
 
     def take_frames(self) -> list[Step | Failed]:
         """What the last turns produced, in order; empties it."""
-        frames: list[Step | Failed] = list(self._failures)
+        frames: list[Step | Failed] = []
         if self._deltas or self._ends:
             frames.append(Step(tuple(self._deltas), tuple(self._ends)))
+        frames += self._failures  # what they had said before comes first
         self._deltas, self._ends, self._failures = [], [], []
         self._has_first_token = False
         return frames
@@ -153,6 +175,8 @@ class Engine:
         """Start waiting sequences in order of arrival, as far as slots and cells go."""
         is_blocked = False
         for sequence in tuple(self._waiting):
+            if sequence.awaits_grammar:
+                continue
             if sequence.request.deterministic:
                 if self.solo.take(sequence):
                     self._start(sequence)
@@ -186,12 +210,14 @@ class Engine:
         self._waiting.remove(sequence)
         sequence.n_cached = max(sequence.n_cached, 0)
         sequence.started_s = sequence.started_s or self._clock()
-        if sequence.sampler is None:
-            sequence.sampler = Sampler(
+        if sequence.drawer is None:
+            sequence.drawer = Drawer(
                 self.model,
-                sequence.request.sampling,
+                sequence.request,
+                sequence.tokens[: sequence.n_prompt],
                 n_ctx=self.n_ctx,
-                prompt=sequence.tokens[: sequence.n_prompt],
+                matcher=sequence.matcher,
+                reasoning=sequence.reasoning,
             )
 
     def _plan(self, lane: Lane) -> list[Chunk]:
@@ -258,41 +284,63 @@ class Engine:
         if sequence.request.n_predict == 0:
             self._finish(sequence, "length")
             return
-        assert sequence.sampler is not None
-        token = sequence.sampler.sample(lane.context, row)
-        sequence.tokens.append(token)
+        assert sequence.drawer is not None
+        try:
+            drawn = sequence.drawer.draw(lane.context, row)
+        except LocalrunError as error:
+            self._fail(sequence, error)
+            return
+        for one in drawn:
+            reason = self._append(sequence, sequence.drawer, one)
+            if reason is not None:
+                self._finish(sequence, reason)
+                return
+
+    def _append(self, sequence: Sequence, drawer: Drawer, drawn: Drawn) -> FinishReason | None:
+        """Add a token to a completion, and say whether that ends it."""
+        sequence.tokens.append(drawn.token)
         sequence.n_completion += 1
         self._n_completion += 1
         if not sequence.first_token_s:
             sequence.first_token_s = self._clock()
             self._has_first_token = True
-        vocabulary = self.model.vocabulary
-        if vocabulary.is_end(token):
-            self._finish(sequence, "stop")
-            return
-        sequence.unsent.append(token)
-        self._emit(sequence, sequence.text.feed(vocabulary.piece(token, render_special=False)))
-        if sequence.text.stopped:
-            self._finish(sequence, "stop")
-        elif sequence.n_completion == sequence.request.n_predict or self._is_full(sequence):
-            self._finish(sequence, "length")
+        if self.model.vocabulary.is_end(drawn.token):
+            return "stop"
+        sequence.unsent.append(drawn.token)
+        if drawn.logprob is not None:
+            sequence.logprobs.append(drawn.logprob)
+        self._emit(sequence, sequence.text.feed(drawn.piece))
+        if sequence.text.stopped or drawer.is_complete:
+            return "stop"
+        is_full = len(sequence.tokens) >= (sequence.request.n_ctx or self.n_ctx)
+        return "length" if sequence.n_completion == sequence.request.n_predict or is_full else None
 
     # ── endings ───────────────────────────────────────────────────────────────────────────
 
     def _emit(self, sequence: Sequence, text: str) -> None:
-        if not text:
-            return
-        request_id = sequence.request.request_id
-        self._deltas.append(Delta(request_id, text, tuple(sequence.unsent)))
+        if text:
+            self._send(sequence, text)
+            sequence.n_uncredited += len(text.encode())
+
+    def _send(self, sequence: Sequence, text: str) -> None:
+        """A delta of this text and all tokens since the last one."""
+        self._deltas.append(
+            Delta(
+                sequence.request.request_id,
+                text,
+                tuple(sequence.unsent),
+                tuple(sequence.logprobs),
+            )
+        )
         sequence.unsent.clear()
-        sequence.n_uncredited += len(text.encode())
+        sequence.logprobs.clear()
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         now = self._clock()
         rest = sequence.text.flush()
         # What is unsent after a stop string is that string alone: the text does not have it either.
         if rest or (sequence.unsent and not sequence.text.stopped):
-            self._deltas.append(Delta(sequence.request.request_id, rest, tuple(sequence.unsent)))
+            self._send(sequence, rest)
         started = sequence.started_s or now
         first = sequence.first_token_s or now
         self._ends.append(
@@ -305,6 +353,8 @@ class Engine:
                 wait_s=started - sequence.arrived_s,
                 prefill_s=first - started,
                 decode_s=now - first,
+                stop=sequence.text.stop,
+                n_reasoning=sequence.reasoning.n_tokens if sequence.reasoning else 0,
             )
         )
         self._forget(sequence)
@@ -319,25 +369,4 @@ class Engine:
             sequence.lane.release(sequence, keep=True)
         else:
             self._waiting.remove(sequence)
-        if sequence.sampler is not None:
-            sequence.sampler.close()
-
-    def _is_full(self, sequence: Sequence) -> bool:
-        return len(sequence.tokens) >= (sequence.request.n_ctx or self.n_ctx)
-
-    def _check(self, request: Submit, prompt: "array[int]") -> None:
-        """Raise unless these numbers may go near native code."""
-        n_vocab = self.model.vocabulary.n_tokens
-        if request.request_id in self._by_id:
-            raise BadRequest(f"request {request.request_id} is already running")
-        if len(prompt) != request.n_prompt:
-            raise BadRequest(f"{len(prompt)} prompt tokens came, {request.n_prompt} were announced")
-        if not prompt:
-            raise BadRequest("the prompt is empty")
-        if min(prompt) < 0 or max(prompt) >= n_vocab:
-            raise BadRequest(f"a prompt token is not of this vocabulary (0 to {n_vocab - 1})")
-        if not 0 <= request.n_ctx <= self.n_ctx:
-            raise InvalidOption(f"num_ctx {request.n_ctx} is above the loaded {self.n_ctx}")
-        n_ctx = request.n_ctx or self.n_ctx
-        if len(prompt) >= n_ctx:
-            raise PromptTooLong(len(prompt) + 1, n_ctx, self.model.n_ctx_train)
+        sequence.close()

@@ -81,6 +81,7 @@ class Lane:
     ) -> None:
         settings = context.settings
         self.context, self.shares, self._threads = context, shares, threads
+        self.n_ctx = n_ctx
         self.batch = Batch(
             n_batch=settings.n_batch,
             n_outputs_max=settings.n_outputs_max,

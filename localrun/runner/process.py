@@ -16,6 +16,7 @@ from localrun.messages import (
     AskStats,
     Cancel,
     Credit,
+    EndReasoning,
     Load,
     Loaded,
     LoadFailed,
@@ -31,6 +32,7 @@ from localrun.messages import (
     unpack_tokens,
 )
 from localrun.runner.engine import Engine
+from localrun.runner.grammars import GrammarMade, GrammarMaker
 from localrun.runner.lane import Lane
 from localrun.runner.solo import SoloLane
 from localrun.runner.threads import Threads
@@ -51,7 +53,7 @@ class RunnerProcess:
 
     def __init__(self, pipe: ChildPipe) -> None:
         self._pipe = pipe
-        self._inbox: queue.SimpleQueue[RunnerRequest] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[RunnerRequest | GrammarMade] = queue.SimpleQueue()
         self._engine: Engine | None = None
         self._load: Load | None = None
         self._prompts: dict[int, array[int]] = {}
@@ -102,7 +104,7 @@ class RunnerProcess:
         while not self._inbox.empty():
             self._handle(self._inbox.get())
 
-    def _handle(self, message: RunnerRequest) -> None:
+    def _handle(self, message: RunnerRequest | GrammarMade) -> None:  # noqa: C901 (a case a message)
         engine = self._engine
         assert engine is not None
         match message:
@@ -113,6 +115,10 @@ class RunnerProcess:
             case Cancel(request_id):
                 self._prompts.pop(request_id, None)
                 engine.cancel(request_id)
+            case GrammarMade(request_id, made):
+                engine.constrain(request_id, made)
+            case EndReasoning(request_id):
+                engine.end_reasoning(request_id)
             case Credit(request_id, n_bytes):
                 engine.credit(request_id, n_bytes)
             case AskStats():
@@ -135,7 +141,7 @@ class RunnerProcess:
 
     def _wait_for_grant(self) -> None:
         """Wait for the scheduler's word; what else comes meanwhile is handled after the load."""
-        early: list[RunnerRequest] = []
+        early: list[RunnerRequest | GrammarMade] = []
         while True:
             message = self._inbox.get()
             if isinstance(message, MemoryRefused):
@@ -173,9 +179,9 @@ class RunnerProcess:
             model,
             lane,
             SoloLane(lambda: self._ask(_SOLO_ASK, "context", load), lambda: self._solo_lane(model)),
-            n_ctx=n_ctx,
             n_slots=min(load.n_slots, load.n_seq_max),
             clock=time.monotonic,
+            make_grammar=GrammarMaker(model.vocabulary, self._inbox.put).make,
         )
         self._pipe.send(
             encode(

@@ -4,12 +4,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from localrun.messages import Submit
+from localrun.runner.reasoning import ReasoningTrack
 from localrun.runner.stops import TextAssembler
 
 if TYPE_CHECKING:
     from array import array
 
-    from localrun.llama import Sampler
+    from localrun.llama import Matcher
+    from localrun.messages import Logprob
+    from localrun.runner.draw import Drawer
     from localrun.runner.lane import Lane
 
 CREDIT_WINDOW_BYTES = 64 << 10
@@ -37,7 +40,11 @@ class Sequence:
         first_token_s: When its first completion token was drawn, 0 before.
         n_uncredited: Bytes of text sent that the client has not taken yet.
         unsent: Tokens drawn since the last delta.
-        sampler: Made at the first admission; survives a preemption.
+        logprobs: Of each of these, where the request asks for them.
+        reasoning: Follows the completion's reasoning, where the request has one.
+        awaits_grammar: Its grammar is being made; it is not admitted before.
+        matcher: Its grammar, from when it is made; the drawer takes it.
+        drawer: Made at the first admission; survives a preemption.
     """
 
     request: Submit
@@ -56,7 +63,31 @@ class Sequence:
     first_token_s: float = 0.0
     n_uncredited: int = 0
     unsent: list[int] = field(default_factory=list[int])
-    sampler: "Sampler | None" = None
+    logprobs: "list[Logprob]" = field(default_factory=list["Logprob"])
+    reasoning: ReasoningTrack | None = None
+    awaits_grammar: bool = False
+    matcher: "Matcher | None" = None
+    drawer: "Drawer | None" = None
+
+    @classmethod
+    def begin(cls, request: Submit, prompt: "array[int]", now_s: float) -> "Sequence":
+        """A request that has just come."""
+        return cls(
+            request,
+            prompt,
+            len(prompt),
+            now_s,
+            TextAssembler(request.stop),
+            reasoning=ReasoningTrack(request.reasoning) if request.reasoning else None,
+            awaits_grammar=bool(request.grammar),
+        )
+
+    def close(self) -> None:
+        """Free what is native."""
+        if self.drawer is not None:
+            self.drawer.close()
+        elif self.matcher is not None:
+            self.matcher.close()
 
     @property
     def n_pending(self) -> int:

@@ -9,13 +9,17 @@ class TextAssembler:
 
     Bytes that are not UTF-8 become U+FFFD; a character that is not complete at the end is left
     out. A stop string ends the text before it; what comes after is dropped.
+
+    Attributes:
+        stopped: A stop string has ended the text.
+        stop: Which one; empty before.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
-        self.stopped = False
+        self.stopped, self.stop = False, ""
 
     def feed(self, piece: bytes) -> str:
         """Take the next token's bytes and return the text that is now certain, maybe none."""
@@ -32,10 +36,11 @@ class TextAssembler:
         if not self._stops:
             return text
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
+            at, self.stop = min(found, key=lambda match: match[0])
             self.stopped = True
-            before, self._held = self._held[: min(found)], ""
+            before, self._held = self._held[:at], ""
             return before
         n_keep = self._n_open()
         cut = len(self._held) - n_keep

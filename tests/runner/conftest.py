@@ -1,5 +1,6 @@
 """Engines on tiny models with real llama.cpp."""
 
+import queue
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ import pytest
 from localrun.llama import Batch, Context, ContextSettings, Model
 from localrun.messages import Delta, End, Failed, Sampling, Step, Submit
 from localrun.runner.engine import Engine
+from localrun.runner.grammars import GrammarMade, GrammarMaker
 from localrun.runner.lane import Lane
 from localrun.runner.solo import SoloLane
 from tests.fakes.tinygguf import make_tiny
@@ -42,6 +44,7 @@ class Bench:
         self.model = Model.load([str(path)])
         self.n_ctx = n_ctx
         self.n_asked = 0
+        self.made: queue.SimpleQueue[GrammarMade] = queue.SimpleQueue()
         self.answers: dict[int, Answer] = {}
         lane = Lane(
             self.model,
@@ -53,9 +56,9 @@ class Bench:
             self.model,
             lane,
             SoloLane(self._ask, self._solo),
-            n_ctx=n_ctx,
             n_slots=n_slots,
             clock=time.monotonic,
+            make_grammar=GrammarMaker(self.model.vocabulary, self.made.put).make,
         )
 
     def context(self, n_cells: int, n_seq_max: int = 1, n_batch: int = 512) -> Context:
@@ -100,6 +103,9 @@ class Bench:
         return answer
 
     def turn(self, *, credit: bool = True) -> bool:
+        while not self.made.empty():
+            made = self.made.get()
+            self.engine.constrain(made.request_id, made.made)
         worked = self.engine.step()
         for frame in self.engine.take_frames():
             if isinstance(frame, Failed):

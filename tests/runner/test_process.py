@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from localrun.config import child_environment
 from localrun.messages import (
@@ -101,15 +101,13 @@ async def runner() -> AsyncIterator[Talk]:
         await child.wait(DEADLINE_S)
 
 
-def request(
-    request_id: int, n_prompt: int, n_predict: int = 8, **more: bool
-) -> list[RunnerRequest]:
+def request(request_id: int, n_prompt: int, n_predict: int = 8, **more: Any) -> list[RunnerRequest]:
     prompt = prompt_of(n_prompt, seed=request_id)
     half = len(prompt) // 2
     return [
         Tokens(request_id, pack_tokens(prompt[:half])),
         Tokens(request_id, pack_tokens(prompt[half:])),
-        Submit(request_id, n_prompt, "s", Sampling(temperature=0.0), (), n_predict, 0, **more),
+        Submit(request_id, n_prompt, "s", Sampling(temperature=0.0), n_predict=n_predict, **more),
     ]
 
 
