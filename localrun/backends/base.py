@@ -128,3 +128,7 @@ class StartRunner(Protocol):
             LocalrunError: If the process cannot be started.
         """
         ...
+
+    def close(self) -> None:
+        """Let go of what is kept ready; the runners that were started are their owners'."""
+        ...

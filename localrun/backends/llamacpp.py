@@ -5,6 +5,7 @@ parts came meanwhile, and no task is made per token.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import TypeAlias, assert_never
@@ -12,6 +13,7 @@ from typing import TypeAlias, assert_never
 import msgspec
 
 from localrun.backends.base import Job, Part, Refused, RunnerEvents
+from localrun.backends.early import RUNNER_MODULE
 from localrun.errors import LocalrunError, RunnerFailed
 from localrun.messages import (
     TOKENS_PER_FRAME,
@@ -37,9 +39,8 @@ from localrun.messages import (
     encode,
     error_of,
 )
-from localrun.system.spawn import Child, start_child
-
-RUNNER_MODULE = "localrun.runner"
+from localrun.system.launch import Launched, launch_child
+from localrun.system.spawn import Child, adopt_child
 
 _CREDIT_STEP_BYTES = 8 << 10
 _PIECE_BYTES = 4 * TOKENS_PER_FRAME
@@ -137,18 +138,9 @@ class LlamaRunner:
         assert self._child is not None, "the child has been started"
         return self._child
 
-    async def start(self, env: Mapping[str, str], module: str = RUNNER_MODULE) -> None:
-        """Start the process; frames may be sent at once, it reads them when it is up.
-
-        Raises:
-            RunnerFailed: If the process cannot be started.
-        """
-        try:
-            self._child = await start_child(
-                module, env=env, on_frame=self._on_frame, on_exit=self._on_exit
-            )
-        except OSError as error:
-            raise RunnerFailed(f"a runner cannot be started: {error}") from error
+    async def adopt(self, launched: Launched) -> None:
+        """Take over a process; frames may be sent at once, it reads them when it is up."""
+        self._child = await adopt_child(launched, on_frame=self._on_frame, on_exit=self._on_exit)
 
     def load(self, load: Load) -> None:
         """Have it load a model; called once."""
@@ -293,10 +285,31 @@ class LlamaRunner:
 
 
 class StartLlama:
-    """Starts runner children in one environment."""
+    """Starts runner children in one environment, and keeps one ready.
 
-    def __init__(self, env: Mapping[str, str], module: str = RUNNER_MODULE) -> None:
+    Starting a bare runner takes a tenth of a second and more, which every first token of a model
+    would wait for; the one that is ready takes some 15 MB and no time.
+
+    Args:
+        env: The children's whole environment.
+        module: What is started.
+        spare: A bare runner that has been launched already.
+        respawn_s: Seconds from taking the spare to launching the next, so that it does not compete
+            with the load.
+    """
+
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        module: str = RUNNER_MODULE,
+        *,
+        spare: Launched | None = None,
+        respawn_s: float = 10.0,
+    ) -> None:
         self._env, self._module = env, module
+        self._spare, self._respawn_s = spare, respawn_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
 
     async def __call__(self, events: RunnerEvents) -> LlamaRunner:
         """Start a bare runner.
@@ -305,8 +318,39 @@ class StartLlama:
             RunnerFailed: If the process cannot be started.
         """
         runner = LlamaRunner(events)
-        await runner.start(self._env, self._module)
+        await runner.adopt(self._take_spare() or self._launch())
+        if self._timer is None and not self._is_closed:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._respawn_s, self._respawn)
         return runner
+
+    def close(self) -> None:
+        """Let the spare go; no further one is kept."""
+        self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._spare is not None:
+            self._spare.discard()
+            self._spare = None
+
+    def _take_spare(self) -> Launched | None:
+        spare, self._spare = self._spare, None
+        if spare is not None and not spare.is_alive:
+            spare.discard()
+            return None
+        return spare
+
+    def _launch(self) -> Launched:
+        try:
+            return launch_child(self._module, env=self._env)
+        except OSError as error:
+            raise RunnerFailed(f"a runner cannot be started: {error}") from error
+
+    def _respawn(self) -> None:
+        self._timer = None
+        if self._spare is None:
+            with contextlib.suppress(RunnerFailed):  # who needs one is told
+                self._spare = self._launch()
 
 
 def _obituary(status: int, last_words: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
+from localrun.backends.early import TEXT_MODULE
 from localrun.errors import BadRequest, Busy, LocalrunError, RunnerFailed, TemplateFailed
 from localrun.messages import (
     MAX_FRAME_BYTES,
@@ -32,7 +33,8 @@ from localrun.messages import (
     pack_tokens,
     unpack_tokens,
 )
-from localrun.system.spawn import Child, start_child
+from localrun.system.launch import Launched, launch_child
+from localrun.system.spawn import Child, adopt_child
 
 if TYPE_CHECKING:
     from array import array
@@ -84,6 +86,7 @@ class TextWorker:
         env: The child's whole environment.
         limits: What the child may take.
         module: What is started, a module that speaks `messages.py` as the text worker does.
+        launched: A first child that runs already; it has the default limits.
     """
 
     def __init__(
@@ -91,9 +94,10 @@ class TextWorker:
         env: Mapping[str, str],
         *,
         limits: TextLimits | None = None,
-        module: str = "localrun.text",
+        module: str = TEXT_MODULE,
+        launched: Launched | None = None,
     ) -> None:
-        self._env, self._module = env, module
+        self._env, self._module, self._launched = env, module, launched
         self._limits = limits or TextLimits()
         self._requests: dict[int, _Request] = {}
         self._ids = itertools.count(1)
@@ -184,13 +188,7 @@ class TextWorker:
 
     async def _start(self) -> None:
         try:
-            child = await start_child(
-                self._module,
-                env=self._env,
-                on_frame=self._heard,
-                on_exit=self._exited,
-                arguments=["--memory-bytes", str(self._limits.memory_bytes)],
-            )
+            child = await adopt_child(self._launch(), on_frame=self._heard, on_exit=self._exited)
         except OSError as error:
             self._fail_all(RunnerFailed(f"the text worker cannot be started: {error}"))
             return
@@ -202,6 +200,13 @@ class TextWorker:
             child.send_bulk(request_id, [request.frame])
         if self._requests:
             self._arm(_NOBODY, "native")
+
+    def _launch(self) -> Launched:
+        launched, self._launched = self._launched, None
+        if launched is not None:
+            return launched
+        arguments = ["--memory-bytes", str(self._limits.memory_bytes)]
+        return launch_child(self._module, env=self._env, arguments=arguments)
 
     def _heard(self, body: bytes) -> None:
         try:

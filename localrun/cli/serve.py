@@ -45,13 +45,11 @@ def serve(*, private: bool, **flags: object) -> None:
         flags |= {"host": "127.0.0.1", "port": 0}
     settings = load_settings(overrides=flags)
     prepare_hub_environment(settings)
-    from localrun.server.app import serve as run_server
+    from localrun.server.start import serve as run_server
 
     if private:
         _end_with_input()
-        run_server(settings, ready=_tell_address)
-    else:
-        run_server(settings)
+    run_server(settings, ready=_tell_address if private else None)
 
 
 def _tell_address(address: str) -> None:

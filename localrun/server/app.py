@@ -22,6 +22,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from localrun import __version__
+from localrun.backends.early import Early
 from localrun.config import Settings
 from localrun.errors import BadSetting
 from localrun.server import models, native
@@ -86,17 +87,20 @@ def _dialect(name: str) -> Dialect:
 _PLAIN = {"Content-Type": "text/plain"}  # without a charset, as Go's router answers
 
 
-def create_app(settings: Settings, parts: Parts | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, parts: Parts | None = None, early: Early | None = None
+) -> FastAPI:
     """The whole application, guarded; `app.state.rooms` are its parts.
 
     Args:
         settings: All settings.
         parts: Other parts than the real ones, for tests.
+        early: Children that run already, for the real parts.
 
     Raises:
         BadSetting: If the store was written by a newer localrun.
     """
-    rooms = make_rooms(settings, parts)
+    rooms = make_rooms(settings, parts, early)
     app = FastAPI(
         title="localrun",
         version=__version__,
@@ -244,12 +248,18 @@ class Server(uvicorn.Server):
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> None:
+def serve(
+    settings: Settings,
+    *,
+    ready: Callable[[str], None] | None = None,
+    early: Early | None = None,
+) -> None:
     """Serve until a signal; blocks.
 
     Args:
         settings: All settings.
         ready: Called with the address as a URL once requests are taken.
+        early: Children that run already; what is not taken of them stays the caller's.
 
     Raises:
         BadSetting: If the address cannot be used, with what to do.
@@ -259,7 +269,7 @@ def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> 
     _configure_logging(debug=settings.debug)
     sockets = bind(settings)
     try:
-        forced = _run(settings, sockets, ready)
+        forced = _run(create_app(settings, early=early), sockets, ready)
     finally:
         for sock in sockets:
             sock.close()
@@ -267,11 +277,8 @@ def serve(settings: Settings, *, ready: Callable[[str], None] | None = None) -> 
         raise KeyboardInterrupt
 
 
-def _run(
-    settings: Settings, sockets: list[socket.socket], ready: Callable[[str], None] | None
-) -> bool:
+def _run(app: FastAPI, sockets: list[socket.socket], ready: Callable[[str], None] | None) -> bool:
     """Run the loop to its end; True if the end was forced."""
-    app = create_app(settings)
     address = address_of(sockets[0])
 
     def tell() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from localrun.backends.base import StartRunner
+from localrun.backends.early import Early, runner_environment
 from localrun.backends.llamacpp import StartLlama
 from localrun.backends.text import TextWorker
 from localrun.config import Settings, child_environment
@@ -138,6 +139,7 @@ class Rooms:
         for call in list(self.calls):  # those that do not read what they are told
             if call.task is not None:
                 call.task.cancel()
+        self.parts.start_runner.close()
         await self.scheduler.shutdown()
         await self.parts.text.close()
         await self.planner.close()
@@ -149,22 +151,23 @@ class Rooms:
             await asyncio.wait(tasks, timeout=timeout_s)
 
 
-def make_parts(settings: Settings) -> Parts:
-    """The real parts."""
+def make_parts(settings: Settings, early: Early) -> Parts:
+    """The real parts; they take the children that run already."""
     env = child_environment()
-    # A KV pool is hundreds of megabytes, cleared when it is made: in huge pages where the system
-    # gives them on request that takes a quarter of the time.
-    huge = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **env}
-    return Parts(StartLlama(huge), TextWorker(env), Measure(settings, env))
+    return Parts(
+        StartLlama(runner_environment(env), spare=early.take_runner()),
+        TextWorker(env, launched=early.take_text()),
+        Measure(settings, env),
+    )
 
 
-def make_rooms(settings: Settings, parts: Parts | None = None) -> Rooms:
+def make_rooms(settings: Settings, parts: Parts | None = None, early: Early | None = None) -> Rooms:
     """Furnish a server. Nothing is started and nothing measured yet.
 
     Raises:
         BadSetting: If the store was written by a newer localrun.
     """
-    parts = parts or make_parts(settings)
+    parts = parts or make_parts(settings, early or Early())
     limits = Limits(
         max_queue=settings.max_queue,
         max_loaded=settings.max_loaded_models,

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from localrun.system.parent import send_shared
@@ -117,3 +118,61 @@ def _share(sock: socket.socket, pid: int) -> bytes:
         raise OSError("sockets cannot be shared on this system")
     record: bytes = share(pid)
     return record
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Launched:
+    """A child that has been started and that nobody listens to yet; `adopt_child` does.
+
+    Attributes:
+        process: The child.
+        sock: Our end of its frames.
+    """
+
+    process: "subprocess.Popen[bytes]"
+    sock: socket.socket
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+    def discard(self) -> None:
+        """Close its input, and kill it."""
+        self.sock.close()
+        self.process.kill()
+        self.process.wait()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+
+def launch_child(
+    module: str,
+    *,
+    env: Mapping[str, str],
+    arguments: Sequence[str] = (),
+    launcher: Launcher | None = None,
+) -> Launched:
+    """Start `python -m module` with a frame socket; needs no event loop.
+
+    Call it on a thread that outlives the child, the main one: on Linux PR_SET_PDEATHSIG follows the
+    thread that started the child.
+
+    Args:
+        module: A module whose `__main__` calls `connect_to_parent`.
+        env: The child's whole environment.
+        arguments: Further command-line arguments.
+        launcher: How processes are started; by default the way of this system.
+
+    Raises:
+        OSError: If the process cannot be started.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)  # noqa: FBT003 (the socket's own signature)
+    try:
+        with theirs:
+            process = (launcher or launcher_for()).launch(["-m", module, *arguments], theirs, env)
+    except OSError:
+        ours.close()
+        raise
+    return Launched(process, ours)

@@ -8,14 +8,13 @@ of a native crash. The child's side is `parent.connect_to_parent`.
 import asyncio
 import contextlib
 import os
-import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from localrun.system.frames import FrameSplitter
-from localrun.system.launch import Launcher, launcher_for
+from localrun.system.launch import Launched, Launcher, launch_child
 
 if TYPE_CHECKING:
     import subprocess
@@ -30,7 +29,7 @@ _BULK_HIGH_WATER = 1 << 18
 
 
 class Child(asyncio.Protocol):
-    """A running child: frames out by `send`, frames in by the callback given to `start_child`.
+    """A running child: frames out by `send`, frames in by the callback given to `adopt_child`.
 
     All methods are called on the event loop. A child that closes its socket, or that sends what is
     no frame, is given up: it has `EXIT_GRACE_S` to leave, or is killed. When the loop ends before
@@ -201,6 +200,30 @@ class Child(asyncio.Protocol):
                 self._stderr = (self._stderr + piece)[-STDERR_BYTES:]
 
 
+async def adopt_child(
+    launched: Launched,
+    *,
+    on_frame: Callable[[bytes], None],
+    on_exit: Callable[[int, str], None],
+) -> Child:
+    """Listen to a child.
+
+    Args:
+        launched: The child; it is the returned one's from now on.
+        on_frame: Called on the loop with each frame body, in order; must not raise.
+        on_exit: Called once with the exit status and the last lines of standard error, after the
+            last frame.
+    """
+    child = Child(launched.process, on_frame, on_exit)
+    try:
+        await asyncio.get_running_loop().create_connection(lambda: child, sock=launched.sock)
+    except BaseException:  # cancelled between the start and the connection: leave no child behind
+        child.kill()
+        launched.sock.close()
+        raise
+    return child
+
+
 async def start_child(
     module: str,
     *,
@@ -210,39 +233,13 @@ async def start_child(
     arguments: Sequence[str] = (),
     launcher: Launcher | None = None,
 ) -> Child:
-    """Start `python -m module` with a frame socket.
-
-    Call it on a thread that outlives the child, the main one: on Linux PR_SET_PDEATHSIG follows the
-    thread that started the child.
-
-    Args:
-        module: A module whose `__main__` calls `connect_to_parent`.
-        env: The child's whole environment.
-        on_frame: Called on the loop with each frame body, in order; must not raise.
-        on_exit: Called once with the exit status and the last lines of standard error, after the
-            last frame.
-        arguments: Further command-line arguments.
-        launcher: How processes are started; by default the way of this system.
+    """Launch a child and listen to it: `launch_child` and `adopt_child`.
 
     Raises:
         OSError: If the process cannot be started.
     """
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)  # noqa: FBT003 (the socket's own signature)
-    try:
-        with theirs:
-            process = (launcher or launcher_for()).launch(["-m", module, *arguments], theirs, env)
-    except OSError:
-        ours.close()
-        raise
-    child = Child(process, on_frame, on_exit)
-    try:
-        await asyncio.get_running_loop().create_connection(lambda: child, sock=ours)
-    except BaseException:  # cancelled between the start and the connection: leave no child behind
-        child.kill()
-        ours.close()
-        raise
-    return child
+    launched = launch_child(module, env=env, arguments=arguments, launcher=launcher)
+    return await adopt_child(launched, on_frame=on_frame, on_exit=on_exit)
 
 
 def _settle(future: "asyncio.Future[None]") -> None:
