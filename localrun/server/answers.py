@@ -7,7 +7,7 @@ a stream that has begun), or silently when the client is gone.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from localrun.errors import BadRequest, Cancelled, LocalrunError
@@ -95,6 +95,7 @@ class Call:
     """
 
     __slots__ = (
+        "_receive",
         "_send",
         "_send_body",
         "answer_id",
@@ -113,6 +114,7 @@ class Call:
     def __init__(self, scope: Scope, send: Send, rooms: "Rooms", dialect: Dialect = NATIVE) -> None:
         self.scope, self._send, self.rooms, self.dialect = scope, send, rooms, dialect
         self._send_body: Send = scope.get("localrun.send", send)
+        self._receive: Receive | None = None
         self.body = b""
         self.has_begun = False
         self.ending: LocalrunError | None = None
@@ -127,6 +129,25 @@ class Call:
         """Inside which the request's prefixes are shared."""
         scope: str = self.scope.get("localrun.scope", "local")
         return scope
+
+    async def body_pieces(self) -> AsyncGenerator[bytes, None]:
+        """The request's body as it comes, for a handler marked by `takes_pieces`.
+
+        Raises:
+            Cancelled: If the client goes away before its end.
+        """
+        assert self._receive is not None
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Cancelled("the client went away")
+            more = message.get("more_body", False)
+            yield message.get("body", b"")
+
+    def receive_from(self, receive: Receive) -> None:
+        """Leave the body to the handler."""
+        self._receive = receive
 
     def header(self, name: bytes) -> str:
         """A request header, empty if there is none; `name` in lower case."""
@@ -210,7 +231,10 @@ class Endpoint:
         self._rooms.counts.called(scope["path"])
         self._rooms.calls.add(call)
         try:
-            if await _receive_body(call, receive):
+            if self._handler in _TAKE_PIECES:
+                call.receive_from(receive)
+                await _finish(call.run(self._handler))
+            elif await _receive_body(call, receive):
                 await self._answer(call, receive)
         finally:
             self._rooms.calls.discard(call)
@@ -223,6 +247,24 @@ class Endpoint:
             gone.cancel()
             work.cancel()  # the client is gone, or the server's patience is over; else it is done
             await asyncio.gather(work, return_exceptions=True)
+
+
+_TAKE_PIECES: set[Handler] = set()
+
+
+def takes_pieces(handler: Handler) -> Handler:
+    """Mark a handler that reads the body itself, by `Call.body_pieces`: bodies of any length."""
+    _TAKE_PIECES.add(handler)
+    return handler
+
+
+async def _finish(work: "asyncio.Task[None]") -> None:
+    """Wait for a handler that notices itself that its client is gone."""
+    try:
+        await asyncio.wait((work,))
+    finally:
+        work.cancel()  # the server's patience is over; else it is done
+        await asyncio.gather(work, return_exceptions=True)
 
 
 async def _receive_body(call: Call, receive: Receive) -> bool:

@@ -1,25 +1,23 @@
 """The routes about models: tags, ps, show, pull, delete; and the small ones beside them."""
 
 import asyncio
-import contextlib
 import hmac
 import json
-import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from localrun import __version__
 from localrun.errors import BadModelFile, BadRequest, InvalidName, ModelNotFound
 from localrun.names import parse_name
-from localrun.server.answers import PLAIN_JSON, TEXT, Call
+from localrun.server.answers import TEXT, Call
+from localrun.server.errand import Work, run_errand
 from localrun.server.metrics import prometheus_text
-from localrun.server.schema.native import read_delete, read_pull, read_show
+from localrun.server.schema.native import PullRequest, read_delete, read_pull, read_show
 from localrun.server.show import ps_item, show_model, tag_item
-from localrun.server.wire import dump
 
 if TYPE_CHECKING:
     from localrun.hardware.budget import Budget
     from localrun.server.rooms import Pull
-    from localrun.store.library import StoredModel
     from localrun.store.pull import PullEvent
 
 LOCAL_HEADER = b"x-localrun-local"
@@ -111,109 +109,40 @@ async def pull(call: Call) -> None:
     if not request.model.lower().endswith(".gguf"):
         parse_name(request.model)  # a wrong name is refused before the answer begins
     budget = await call.rooms.planner.budget()
-    errand = _Errand(call, request.model, budget)
-    if not request.stream:
-        await errand.run(None)
-        await call.json({"status": "success"}, PLAIN_JSON)
-        return
-    await errand.run(call)
-    await call.finish()
+    pull_work = pull_into_store(call, request, budget)
+    await run_errand(call, pull_work, stream=request.stream)
 
 
-class _Errand:
-    """One pull: a thread that fetches, and the events that it reports."""
+def pull_into_store(call: Call, request: PullRequest, budget: "Budget") -> Work:
+    """The work of a pull. Files of this machine are taken from the user's own CLI only."""
+    rooms = call.rooms
 
-    def __init__(self, call: Call, name: str, budget: "Budget") -> None:
-        self._rooms, self._name, self._budget = call.rooms, name, budget
-        token = call.rooms.cli_token
-        given = call.header(LOCAL_HEADER).encode("latin-1")
-        self._allow_files = bool(token) and hmac.compare_digest(token.encode(), given)
-        self._cancelled = threading.Event()
-        self._loop = asyncio.get_running_loop()
-        self._events: list[PullEvent] = []
-        self._news = asyncio.Event()
-
-    async def run(self, call: Call | None) -> None:
-        """Pull; with a call, send it the events.
-
-        Raises:
-            LocalrunError: What the pull says.
-        """
-        work = self._loop.run_in_executor(self._rooms.pulls, self._fetch)
-        work.add_done_callback(lambda _: self._news.set())
-        try:
-            while self._events or not work.done():
-                if not self._events:
-                    await self._news.wait()
-                    self._news.clear()
-                events, self._events = self._events, []
-                if call is not None:
-                    for event in events:
-                        await call.write(_record(event))
-            await work
-        finally:
-            self._cancelled.set()
-            work.add_done_callback(_read_error)
-
-    def _fetch(self) -> "StoredModel":
+    def work(report: "Callable[[PullEvent], None]", is_cancelled: Callable[[], bool]) -> object:
         from localrun.store.catalog import Catalog
 
-        pull_model = self._rooms.parts.pull or _store_pull()
-        settings = self._rooms.settings
+        pull_model = rooms.parts.pull or _store_pull()
         return pull_model(
-            self._name,
-            library=self._rooms.shelf.library,
-            catalog=Catalog.load(settings.catalog),
-            settings=settings,
-            budget=self._budget,
-            allow_files=self._allow_files,
-            report=self._report,
-            cancelled=self._is_cancelled,
+            request.model,
+            library=rooms.shelf.library,
+            catalog=Catalog.load(rooms.settings.catalog),
+            settings=rooms.settings,
+            budget=budget,
+            allow_files=is_local(call),
+            report=report,
+            cancelled=is_cancelled,
         )
 
-    def _is_cancelled(self) -> bool:
-        return self._cancelled.is_set() or self._rooms.closing.is_set()
+    return work
 
-    def _report(self, event: "PullEvent") -> None:
-        """Called in the thread. The pull itself asks whether to stop."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._take, event)
 
-    def _take(self, event: "PullEvent") -> None:
-        """Keep the event; of a slow client's bars only the newest state is kept."""
-        events = self._events
-        last = events[-1] if events else None
-        if last and last.total and (last.status, last.digest) == (event.status, event.digest):
-            events[-1] = event
-        else:
-            events.append(event)
-        self._news.set()
+def is_local(call: Call) -> bool:
+    """Whether the request comes from this user's own CLI, which may name files."""
+    token = call.rooms.cli_token
+    given = call.header(LOCAL_HEADER).encode("latin-1")
+    return bool(token) and hmac.compare_digest(token.encode(), given)
 
 
 def _store_pull() -> "Pull":
     from localrun.store.pull import pull as pull_model
 
     return pull_model
-
-
-def _record(event: "PullEvent") -> bytes:
-    fields: dict[str, object] = {"status": event.status}
-    if event.digest:
-        fields["digest"] = event.digest
-    if event.total:
-        fields["total"] = event.total
-    if event.completed:
-        fields["completed"] = event.completed
-    if event.plan:
-        fields["plan"] = event.plan
-    if event.hint:
-        fields["hint"] = event.hint
-    if event.name:
-        fields["name"] = event.name
-    return dump(fields) + b"\n"
-
-
-def _read_error(work: "asyncio.Future[StoredModel]") -> None:
-    """A pull whose client is gone ends with an error that nobody wants."""
-    if not work.cancelled():
-        work.exception()

@@ -74,9 +74,14 @@ class Blobs:
         if free < n_bytes + _ROOM_LEFT_BYTES:
             raise _disk_full(self.root, n_bytes, free)
 
+    @staticmethod
+    def digest(content: bytes) -> str:
+        """The digest that a blob of this content has."""
+        return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
     def put(self, content: bytes) -> str:
         """Store a small blob and return its digest; it is there already if it is."""
-        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        digest = self.digest(content)
         if not self.has(digest, len(content)):
             write_atomically(self.path(digest), content)
         return digest

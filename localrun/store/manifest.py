@@ -114,8 +114,7 @@ def size_label(n_params: int) -> str:
     """Parameters as Ollama writes them: `134.52M`, `6.7B`, `7B`."""
     for unit, letter, n_digits in ((1_000_000_000, "B", 1), (1_000_000, "M", 2)):
         if n_params >= unit:
-            n_digits = n_digits if n_params % unit else 0
-            return f"{n_params / unit:.{n_digits}f}{letter}"
+            return f"{n_params / unit:.{n_digits if n_params % unit else 0}f}{letter}"
     return f"{n_params / 1e3:.0f}K" if n_params >= 1000 else str(n_params)
 
 

@@ -124,6 +124,17 @@ class Fields:
         """An object, its keys as they are."""
         return cast("dict[str, object] | None", self._typed(name, dict, "map[string]interface {}"))
 
+    def texts_by_name(self, name: str) -> dict[str, str] | None:
+        """An object of strings; a null in it is an empty one."""
+        values = self._typed(name, dict, "map[string]string")
+        if values is None:
+            return None
+        items = cast("dict[str, object]", values).items()
+        for _, value in items:
+            if value is not None and not isinstance(value, str):
+                raise self._wrong(name, value, "string")
+        return {key: value if isinstance(value, str) else "" for key, value in items}
+
     def array(self, name: str, go_type: str) -> list[object] | None:
         """An array of anything."""
         return cast("list[object] | None", self._typed(name, list, go_type))

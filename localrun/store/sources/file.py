@@ -43,6 +43,17 @@ class FileSource:
         ]
         return Offer(str(self._path), tuple(group_files(shards)))
 
+    def size(self) -> int:
+        """Bytes of the file.
+
+        Raises:
+            SourceMissing: If there is none that can be read.
+        """
+        try:
+            return self._path.stat().st_size
+        except OSError as error:
+            raise SourceMissing(f"there is no file {self._path}: {error.strerror}") from error
+
     def reader(self, file: RemoteFile, /) -> ByteReader:
         """What reads spans of the file."""
 
