@@ -62,7 +62,7 @@ def test_a_prompt_of_any_length_is_counted_and_not_answered(client):
         ("", 400, "invalid_request_error", "missing request body"),
         ("{}", 400, "invalid_request_error", "model is required"),
         (json.dumps(body(model="nope")), 404, "not_found_error", "model 'nope' not found"),
-        (json.dumps(body(temperature=-1)), 400, "invalid_request_error", None),
+        (json.dumps(body(top_k=1.5)), 400, "invalid_request_error", None),
         (json.dumps(body(messages=[{"role": "user", "content": [
             {"type": "image", "source": {"type": "base64", "data": "iVBORw0KGgo="}}]}])),
          400, "invalid_request_error", '"tiny" does not support images'),
