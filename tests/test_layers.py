@@ -28,20 +28,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "modelinfo": {"errors", "metadata"},
     "gguf": {"errors", "metadata", "modelinfo"},
     "footprint": {"errors", "modelinfo", "gguf"},
-    "modelfile": {"errors", "names", "options"},
+    "gotemplate": {"errors", "messages"},
+    "modelfile": {"errors", "names", "options", "gotemplate"},
     # rooms, from the bottom up
     "config": {"errors"},
     "system": VOCABULARY,
     "llama": VOCABULARY,
     "hardware": VOCABULARY,
     "store": VOCABULARY | {"hardware", "config", "system"},
-    "text": VOCABULARY | {"system", "llama"},
+    "text": VOCABULARY | {"system", "llama", "gotemplate"},
     "runner": VOCABULARY | {"system", "llama"},
     "backends": VOCABULARY | {"config", "system", "hardware"},
     "scheduler": VOCABULARY | {"config", "hardware", "store", "backends"},
-    "output": VOCABULARY,
+    "output": VOCABULARY | {"gotemplate"},
     "server": VOCABULARY
-    | {"config", "system", "hardware", "store", "backends", "scheduler", "output", "modelfile"},
+    | {"config", "system", "hardware", "store", "backends", "scheduler", "output", "modelfile"}
+    | {"gotemplate"},
     "cli": VOCABULARY | {"config", "hardware", "store", "server", "modelfile"},
     "__main__": {"cli"},
 }

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from localrun.errors import BadRequest, LocalrunError, PromptTooLong, Unsupported
+from localrun.gotemplate import render_go
 from localrun.messages import (
     MAX_FRAME_BYTES,
     CheckGrammar,
@@ -26,7 +27,6 @@ from localrun.messages import (
     pack_tokens,
     unpack_tokens,
 )
-from localrun.text.chat.gotemplate import render_go
 from localrun.text.chat.templates import CHATML, PLAIN, Templates
 from localrun.text.tokens import ModelText, Vocabularies
 
@@ -118,7 +118,14 @@ class Worker:
         self._send(encode(Started(job.request_id, "render")))
         try:
             if job.template is not None and job.template_language == "go":
-                return render_go(source, job.turns)
+                return render_go(
+                    source,
+                    job.turns,
+                    tools=job.tools,
+                    think=job.think,
+                    suffix=job.suffix,
+                    prompt=job.prompt if job.kind == "fill" else "",
+                )
             return self._templates.render(
                 source, job.turns, bos_token=model.bos_text, eos_token=model.eos_text
             )

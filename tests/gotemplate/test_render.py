@@ -1,12 +1,13 @@
-"""The simple form of Go templates, against what Ollama makes of them."""
+"""What a conversation becomes, and where a template is refused."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localrun.errors import TemplateFailed, Unsupported
+from localrun.errors import TemplateFailed
+from localrun.gotemplate import render_go
+from localrun.gotemplate.execute import Limits
 from localrun.messages import Turn
-from localrun.text.chat.gotemplate import render_go
 
 S, U, A, V = Turn("system", "S"), Turn("user", "U"), Turn("assistant", "A"), Turn("user", "V")
 
@@ -54,45 +55,52 @@ def test_a_simple_template_renders_as_in_ollama(
 
 
 @pytest.mark.parametrize(
-    ("source", "named"),
+    ("source", "words"),
     [
-        ("{{ range .Messages }}x{{ end }}", "range .Messages"),
-        ("{{ if and .System .Prompt }}x{{ end }}", "if and .System .Prompt"),
-        ("{{ .Suffix }}", ".Suffix"),
-        ("{{ $x := .Prompt }}", r"\$x := .Prompt"),
-        ("{{ .Prompt | json }}", r".Prompt \| json"),
-        ('{{ "}}" }}', '"}}"'),
-        ("{{-3}}", "-3"),
-        ("{{ }}", "{{  }}"),
+        ("{{ .Prompt", "line 1: unclosed action"),
+        ('a\n{{ "half }}', "line 2: unterminated"),
+        ("{{ if .Prompt }}x", "line 1: unexpected end"),
+        ("{{ if .Prompt }}x{{ else }}y{{ else }}z{{ end }}", "expected end; found else"),
+        ("{{ if .Prompt }}x{{ else with }}y{{ end }}", "unexpected 'with' in input"),
+        ("{{ end }}", "unexpected {{end}}"),
+        ("{{ if .Prompt }}" * 200, "nested more than 120 levels deep"),
+        ("{{ if .Prompt }}" + "{{ else if .System }}" * 200 + "{{ end }}", "levels deep"),
+        ("{{ " + "(" * 200 + ".Prompt" + ")" * 200 + " }}", "levels deep"),
+        ("x" * ((1 << 20) + 1), "more than 1048576 characters"),
+        ("{{ nothing . }}", "line 1: function 'nothing' not defined"),
+        ("\n\n{{ $x }}", "line 3: undefined variable '\\$x'"),
+        ("{{ .Messages }}\n{{ index .Tools 4 }}", "line 2: error calling index: index out of"),
+        ('{{ template "x" }}', "template 'x' is invoked without a value"),
     ],
 )
-def test_anything_else_is_refused_by_its_name(source: str, named: str) -> None:
-    with pytest.raises(Unsupported, match=named):
+def test_a_broken_template_is_an_error_that_says_where(source: str, words: str) -> None:
+    with pytest.raises(TemplateFailed, match=words):
         render_go(source, (U,))
-
-
-def test_a_role_without_a_place_is_refused() -> None:
-    with pytest.raises(Unsupported, match="no place for the role 'tool'"):
-        render_go("{{ .Prompt }}", (Turn("tool", "4"),))
 
 
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("{{ .Prompt", "not closed"),
-        ('{{ "half }}', "not closed"),
-        ("{{ if .Prompt }}x", "has no {{ end }}"),
-        ("{{ if .Prompt }}x{{ else }}y{{ else }}z{{ end }}", "cannot go on with 'else'"),
-        ("{{ if .Prompt }}x{{ else with }}y{{ end }}", "cannot go on with 'else with'"),
-        ("{{ end }}", "unexpected {{ end }}"),
-        ("{{ if .Prompt }}" * 200, "nested too deeply"),
-        ("{{ if .Prompt }}" + "{{ else if .System }}" * 200 + "{{ end }}", "nested too deeply"),
-        ("x" * ((1 << 20) + 1), "more than 1048576 characters"),
+        ('{{ define "x" }}{{ template "x" . }}{{ end }}{{ template "x" . }}', "levels deep"),
+        ("{{ range 1000000000 }}{{ end }}{{ .Prompt }}", "more than 10000 steps"),
+        ('{{ range 100 }}{{ print "0123456789" }}{{ end }}', "more than 500 characters"),
+        ('{{ printf "%501d" 1 }}', "more than 500 characters"),
+        (
+            '{{ $x := "0123456789" }}{{ range 40 }}{{ $x = print $x $x }}{{ end }}',
+            "more than 500 characters",
+        ),
     ],
 )
-def test_a_broken_template_is_an_error(source: str, words: str) -> None:
+def test_a_template_that_does_too_much_is_stopped(source: str, words: str) -> None:
+    limits = Limits(n_chars=500, n_steps=10_000, depth=20)
     with pytest.raises(TemplateFailed, match=words):
-        render_go(source, (U,))
+        render_go(source, (U,), limits=limits)
+
+
+def test_limits_count_over_all_turns_together() -> None:
+    turns = [Turn(role, "x" * 30) for role in ("user", "assistant") * 10]
+    with pytest.raises(TemplateFailed, match="more than"):
+        render_go("{{ .Prompt }}{{ .Response }}", turns, limits=Limits(n_chars=500))
 
 
 @given(before=st.text(alphabet="ab {}\n-"), after=st.text(alphabet="ab {}\n-"), prompt=st.text())
