@@ -6,7 +6,8 @@ from localrun.errors import BadRequest
 from localrun.server.answers import Call
 from localrun.server.ask import Ask, PromptOf
 from localrun.server.complete import complete
-from localrun.server.prepare import check_able, merged_options, open_for
+from localrun.server.manner import check_able
+from localrun.server.prepare import merged_options, open_for
 from localrun.server.prompts import chat_prompt, check_raw, generate_prompt
 from localrun.server.records import ChatWriter, GenerateWriter, NativeWriter
 from localrun.server.schema.native import ModelRequest, read_chat, read_generate

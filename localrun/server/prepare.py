@@ -1,7 +1,7 @@
 """From an `Ask` to a prompt that fits, a plan of the load and a job: all before the lease."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -12,36 +12,16 @@ from localrun.errors import BadRequest, PromptTooLong, Unsupported
 from localrun.gguf import ModelInfo
 from localrun.messages import Prepare, Prepared, Reasoning, Sampling, Submit
 from localrun.options import Options, merge_options
-from localrun.output.family import Family, family_of
 from localrun.output.pieces import Parser
 from localrun.server.answers import Call
 from localrun.server.ask import Ask
+from localrun.server.manner import Manner, lacks, laid_out, manner_of
 from localrun.server.planner import Plan
 from localrun.server.rooms import Rooms
-from localrun.server.shelf import capabilities
 from localrun.store.library import StoredModel
 
 _ROOM_FOR_ANSWER = 1024
 """Tokens that stay free for the answer when history is dropped, if the request names no number."""
-
-_PLAIN = family_of(jinja=None, go=None, architecture="")
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How this model answers this request.
-
-    Attributes:
-        family: What is special in the model's answers; a plain one where the prompt is raw.
-        parses: The answer must be taken apart.
-        think: Whether, or how hard, it is to reason; None for a model that cannot.
-        tools: What it may call.
-    """
-
-    family: Family
-    parses: bool
-    think: bool | str | None
-    tools: tuple[dict[str, object], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +109,16 @@ async def prepare(rooms: Rooms, model: StoredModel, ask: Ask, *, scope: str) -> 
     prompt = ask.prompt(model)
     rooms.scheduler.expect(model.model_digest)
     info = await open_for(rooms, model)
-    manner = _manner(model, info, ask, prompt)
+    manner = manner_of(model, info, ask, prompt)
     _check_bias(ask, info)
-    prompt = _mended(rooms, _laid_out(prompt, ask, manner, info), scope)
+    prompt = _mended(rooms, laid_out(model, prompt, ask, manner, info), scope)
     planning = asyncio.ensure_future(rooms.planner.plan(model, info, options))
     try:
         plan, prepared, (window, demanded) = await _fitted(rooms, ask, options, prompt, planning)
+    except Unsupported as error:
+        if prompt.kind != "fill":
+            raise
+        raise lacks(model, "insert") from error
     finally:
         planning.cancel()
     ready = Ready(ask, manner, prepared, plan, options, window, demanded, prompt=prompt)
@@ -155,9 +139,8 @@ async def count_tokens(call: Call, ask: Ask) -> int:
     model = await rooms.shelf.find(ask.model)
     prompt = ask.prompt(model)
     info = await rooms.shelf.open(model)
-    prompt = _mended(
-        rooms, _laid_out(prompt, ask, _manner(model, info, ask, prompt), info), call.cache_scope
-    )
+    manner = manner_of(model, info, ask, prompt)
+    prompt = _mended(rooms, laid_out(model, prompt, ask, manner, info), call.cache_scope)
     prepared = await rooms.parts.text.prepare(prompt)
     return len(prepared.tokens) // 4
 
@@ -173,73 +156,6 @@ async def open_for(rooms: Rooms, model: StoredModel) -> ModelInfo:
 def merged_options(model: StoredModel, options: Mapping[str, object]) -> Options:
     """Built-in options, the model's and the request's."""
     return merge_options(merge_options(Options(), model.params), options)
-
-
-def check_able(model: StoredModel, info: ModelInfo, ask: Ask) -> None:
-    """Refuse what the model cannot do, in Ollama's words.
-
-    Raises:
-        Unsupported: With a line for each thing.
-    """
-    able = capabilities(model, info)
-    if "completion" not in able:
-        raise Unsupported(f'"{ask.model}" does not support {_VERBS.get(ask.verb, ask.verb)}')
-    if ask.n_images:
-        _refuse_images(ask, able)
-    if ask.think and not ask.forgives_think and "thinking" not in able:
-        raise Unsupported(f'"{ask.model}" does not support thinking')
-    wanted = [("tools", bool(ask.tools)), ("insert", ask.verb == "insert")]
-    missing = [what for what, is_wanted in wanted if is_wanted and what not in able]
-    if missing:
-        name = model.name.full()
-        raise Unsupported("\n".join(f"{name} does not support {what}" for what in missing))
-
-
-def _refuse_images(ask: Ask, able: Sequence[str]) -> None:
-    if "vision" in able:
-        raise Unsupported("images are not supported by this version of localrun yet")
-    raise Unsupported(f'"{ask.model}" does not support images')
-
-
-_VERBS = {"insert": "generate"}
-
-
-def _manner(model: StoredModel, info: ModelInfo, ask: Ask, prompt: Prepare) -> Manner:
-    check_able(model, info, ask)
-    if prompt.kind != "chat":
-        return Manner(_PLAIN, parses=False, think=None, tools=())
-    family = _family(prompt, info)
-    think = ask.think
-    if not family.thinks:
-        think = None
-    elif think is None:
-        think = True  # as Ollama: who can reason does, unless told not to
-    tools = () if ask.tool_choice == "none" else tuple(dict(tool) for tool in ask.tools)
-    return Manner(family, family.reads(tools=bool(tools)), think, tools)
-
-
-def _family(prompt: Prepare, info: ModelInfo) -> Family:
-    """By the template that the prompt is rendered with."""
-    text = info.chat_template if prompt.template is None else prompt.template
-    is_go = prompt.template is not None and prompt.template_language == "go"
-    go, jinja = (text, None) if is_go else (None, text)
-    return family_of(jinja=jinja, go=go, architecture=info.architecture)
-
-
-def _laid_out(prompt: Prepare, ask: Ask, manner: Manner, info: ModelInfo) -> Prepare:
-    """The prompt with all that its template and the reader of the answer want to know."""
-    if prompt.kind != "chat":
-        return prompt
-    family = manner.family
-    return msgspec.structs.replace(
-        prompt,
-        n_ctx_train=info.n_ctx_train,
-        tools=manner.tools,
-        think=manner.think,
-        variables={**family.variables(manner.think), **ask.variables},
-        markers=family.markers if manner.parses else (),
-        reasoning_end=family.reasoning_end if manner.parses else "",
-    )
 
 
 def _mended(rooms: Rooms, prompt: Prepare, scope: str) -> Prepare:

@@ -9,10 +9,10 @@ from localrun.errors import BadRequest
 from localrun.messages import Prepare, Turn, pack_tokens
 from localrun.server.schema.native import ChatRequest, GenerateRequest
 from localrun.server.shelf import vocab_of
+from localrun.server.templates import Language, looks_like_go
 from localrun.store.library import StoredModel
 
 _THOUGHTS = re.compile(r"\A\s*<think>.*?(</think>\s*|\Z)", re.DOTALL)
-_GO = re.compile(r"\{\{-?\s*(\.|\$|/\*|if\b|else\b|end\b|range\b|with\b|block\b|template\b)")
 
 
 def generate_prompt(request: GenerateRequest, model: StoredModel) -> Prepare:
@@ -27,7 +27,7 @@ def generate_prompt(request: GenerateRequest, model: StoredModel) -> Prepare:
         return Prepare(0, vocab, "raw", prompt=request.prompt)
     if request.suffix:
         fill = Prepare(0, vocab, "fill", prompt=request.prompt, suffix=request.suffix)
-        return _with_template(fill, model, request.template)
+        return _with_template(fill, request.template)
     turns: list[Turn] = []
     if system := request.system or model.system:
         turns.append(Turn("system", system))
@@ -39,7 +39,7 @@ def generate_prompt(request: GenerateRequest, model: StoredModel) -> Prepare:
     except OverflowError as error:
         raise BadRequest("context holds a number that is no token") from error
     return _with_template(
-        Prepare(0, vocab, "chat", turns=tuple(turns), context=context), model, request.template
+        Prepare(0, vocab, "chat", turns=tuple(turns), context=context), request.template
     )
 
 
@@ -65,7 +65,7 @@ def conversation_prompt(messages: Sequence[Turn], model: StoredModel) -> Prepare
         turns.insert(0, Turn("system", model.system))
     if model.config.model_family == "qwen3" or model.name.model.lower() == "deepseek-r1":
         turns = _without_old_thoughts(turns)
-    return _with_template(Prepare(0, vocab_of(model), "chat", turns=tuple(turns)), model, "")
+    return Prepare(0, vocab_of(model), "chat", turns=tuple(turns))
 
 
 def _without_old_thoughts(turns: list[Turn]) -> list[Turn]:
@@ -82,22 +82,12 @@ def _without_old_thoughts(turns: list[Turn]) -> list[Turn]:
     ]
 
 
-def _with_template(prompt: Prepare, model: StoredModel, asked: str) -> Prepare:
-    """The request's template, else the store's for a file that has none, else the file's own."""
-    text = asked or model.chat_template or model.template
-    if text is None:
+def _with_template(prompt: Prepare, asked: str) -> Prepare:
+    """With the request's own template; the model's is laid in by the core."""
+    if not asked:
         return prompt
-    is_go = asked or text == model.template
-    return msgspec.structs.replace(
-        prompt,
-        template=text,
-        template_language="go" if is_go and looks_like_go(text) else "jinja",
-    )
-
-
-def looks_like_go(template: str) -> bool:
-    """Whether a template is Go's; a request does not say in which language it writes."""
-    return "{%" not in template and (_GO.search(template) is not None or "{{" not in template)
+    language: Language = "go" if looks_like_go(asked) else "jinja"
+    return msgspec.structs.replace(prompt, template=asked, template_language=language)
 
 
 def _history(model: StoredModel) -> list[Turn]:

@@ -6,7 +6,11 @@ from collections import OrderedDict
 from localrun.errors import BadModelFile, ModelNotFound
 from localrun.gguf import ModelInfo, open_model
 from localrun.messages import Vocab
+from localrun.server.templates import template_of
 from localrun.store.library import Library, StoredModel
+
+POOLING_RANK = 4
+"""llama.cpp's `LLAMA_POOLING_TYPE_RANK`: the model scores a pair of texts."""
 
 _MAX_OPENED = 64
 
@@ -71,18 +75,28 @@ def vocab_of(model: StoredModel) -> Vocab:
 
 
 def capabilities(model: StoredModel, info: ModelInfo | None) -> list[str]:
-    """What the model can do, in Ollama's words.
+    """What the model can do, in Ollama's words and order.
 
-    Source: Ollama's `Model.Capabilities`; tools and thinking are read from the chat template.
+    Source: Ollama's `Model.capabilitiesForTemplate`; its `rerank` is ours.
     """
-    family = model.config.model_family
-    embeds = info.is_embedder if info else "embedding" in model.config.capabilities
-    found = dict.fromkeys(["embedding" if embeds else "completion"])
-    found |= dict.fromkeys(model.config.capabilities)
-    jinja = (info.chat_template if info else None) or model.chat_template or ""
-    if "tools" in jinja or "tool_call" in jinja or ".Tools" in (model.template or ""):
-        found["tools"] = None
-    thinks = ("<think>" in jinja and "</think>" in jinja) or family in ("gptoss", "gpt-oss")
-    if thinks:
-        found["thinking"] = None
+    template = template_of(model, info)
+    family = template.family
+    spoken = [("tools", family.calls_tools), ("thinking", family.thinks)]
+    found = dict.fromkeys(model.config.capabilities)
+    if template.language == "jinja":
+        found |= dict.fromkeys(word for word, is_so in spoken if is_so)
+    found |= dict.fromkeys(["embedding" if _embeds(model, info) else "completion"])
+    if model.projector_paths:
+        found["vision"] = None
+    if template.language == "go":
+        spoken.insert(1, ("insert", template.fills))
+        found |= dict.fromkeys(word for word, is_so in spoken if is_so)
+    if info is not None and info.pooling_type == POOLING_RANK:
+        found["rerank"] = None
     return list(found)
+
+
+def _embeds(model: StoredModel, info: ModelInfo | None) -> bool:
+    if info is None:
+        return "embedding" in model.config.capabilities
+    return info.is_embedder or info.pooling_type is not None
