@@ -4,7 +4,6 @@ The imports of the server and of its children take a third of a second each: sid
 request finds both ready.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from localrun.config import child_environment
@@ -51,17 +50,8 @@ def launch_early() -> Early:
     env = child_environment()
     early = Early(text=launch_child(TEXT_MODULE, env=env))
     try:
-        early.runner = launch_child(RUNNER_MODULE, env=runner_environment(env))
+        early.runner = launch_child(RUNNER_MODULE, env=env)
     except OSError:
         early.discard()
         raise
     return early
-
-
-def runner_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of runners.
-
-    A KV pool is hundreds of megabytes, cleared when it is made: in huge pages where the system
-    gives them on request that takes a quarter of the time.
-    """
-    return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **env}

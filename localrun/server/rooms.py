@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from localrun.backends.base import StartRunner
-from localrun.backends.early import Early, runner_environment
+from localrun.backends.early import Early
 from localrun.backends.llamacpp import StartLlama
 from localrun.backends.text import TextWorker
 from localrun.config import Settings, child_environment
@@ -18,6 +18,7 @@ from localrun.scheduler.events import Limits
 from localrun.scheduler.policy import CLOSING
 from localrun.scheduler.scheduler import Scheduler
 from localrun.server.agents import Agents
+from localrun.server.kept import KeptResponses
 from localrun.server.machine import Measure
 from localrun.server.metrics import Counts
 from localrun.server.planner import Planner
@@ -26,6 +27,7 @@ from localrun.store.library import Library, StoredModel
 
 if TYPE_CHECKING:
     from localrun.server.answers import Call
+    from localrun.server.resume import Streams
     from localrun.store.catalog import Catalog
     from localrun.store.pull import PullEvent
 
@@ -59,11 +61,13 @@ class Patience:
         grace_s: Running answers may go on so many seconds after a signal to stop.
         told_s: Clients that are told of the end have so many seconds to read it.
         ping_s: A stream that has been silent so many seconds is sent a ping.
+        resume_s: A dropped stream that has a name waits so many seconds for its reader.
     """
 
     grace_s: float = 5.0
     told_s: float = 2.0
     ping_s: float = 10.0
+    resume_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ class Rooms:
         closing: Set when the server stops; pulls look at it.
         names: By digest of weights, the model under whose name they were last loaded.
         agents: Mends the prompts of agents.
+        streams: Answers that outlive their connection.
+        responses: Those of OpenAI's API that later ones go on from.
     """
 
     settings: Settings
@@ -113,6 +119,14 @@ class Rooms:
     closing: threading.Event = field(default_factory=threading.Event)
     names: dict[str, StoredModel] = field(default_factory=dict[str, StoredModel])
     agents: Agents = field(default_factory=Agents)
+    streams: "Streams" = field(init=False)
+
+    def __post_init__(self) -> None:
+        from localrun.server.resume import Streams  # which knows calls, and they this
+
+        self.streams = Streams(self.patience.resume_s)
+
+    responses: KeptResponses = field(default_factory=KeptResponses)
 
     @property
     def patience(self) -> Patience:
@@ -155,7 +169,7 @@ def make_parts(settings: Settings, early: Early) -> Parts:
     """The real parts; they take the children that run already."""
     env = child_environment()
     return Parts(
-        StartLlama(runner_environment(env), spare=early.take_runner()),
+        StartLlama(env, spare=early.take_runner()),
         TextWorker(env, launched=early.take_text()),
         Measure(settings, env),
     )
