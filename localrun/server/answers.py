@@ -10,7 +10,8 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from localrun.errors import BadRequest, Cancelled, LocalrunError
+from localrun.errors import Cancelled, LocalrunError
+from localrun.server.codings import BodyTooLarge, decode_body
 from localrun.server.wire import dump
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from localrun.server.rooms import Rooms
 
 MAX_BODY_BYTES = 32 << 20
+STREAM_HEADER = b"x-localrun-stream"
 JSON = b"application/json; charset=utf-8"
 PLAIN_JSON = b"application/json"
 NDJSON = b"application/x-ndjson"
@@ -29,13 +31,6 @@ Send: TypeAlias = Callable[[Scope], Awaitable[None]]
 Handler: TypeAlias = "Callable[[Call], Awaitable[None]]"
 
 _log = logging.getLogger("localrun.server")
-
-
-class BodyTooLarge(BadRequest):
-    """Raised when a request body is longer than `MAX_BODY_BYTES`."""
-
-    code = "body_too_large"
-    status = 413
 
 
 class Dialect(Protocol):
@@ -167,12 +162,15 @@ class Call:
         await self._send({"type": "http.response.start", "status": status, "headers": fields})
         await self._send({"type": "http.response.body", "body": body})
 
+    async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Begin an answer whose records follow, with exactly these headers."""
+        self.has_begun = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
     async def write(self, record: bytes) -> None:
         """Send a record of a stream; the first begins the answer. Waits for a slow client."""
         if not self.has_begun:
-            self.has_begun = True
-            headers = [(b"content-type", self.stream_type), *self.headers.items()]
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+            await self.begin(200, [(b"content-type", self.stream_type), *self.headers.items()])
         await self._send_body({"type": "http.response.body", "body": record, "more_body": True})
 
     async def finish(self, record: bytes = b"") -> None:
@@ -240,7 +238,12 @@ class Endpoint:
             self._rooms.calls.discard(call)
 
     async def _answer(self, call: Call, receive: Receive) -> None:
-        work, gone = call.run(self._handler), asyncio.ensure_future(_wait_gone(receive))
+        handler = self._handler
+        if call.header(STREAM_HEADER) and call.scope["method"] == "POST":
+            from localrun.server.resume import resumable  # knows calls, as this knows it
+
+            handler = resumable(handler)
+        work, gone = call.run(handler), asyncio.ensure_future(_wait_gone(receive))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -272,6 +275,8 @@ async def _receive_body(call: Call, receive: Receive) -> bool:
     call.task = asyncio.current_task()
     try:
         call.body = await _read_body(receive)
+        if codings := call.header(b"content-encoding"):
+            call.body = await asyncio.to_thread(decode_body, call.body, codings, MAX_BODY_BYTES)
     except Cancelled:
         return False
     except asyncio.CancelledError:
@@ -297,7 +302,7 @@ async def _read_body(receive: Receive) -> bytes:
         more = message.get("more_body", False)
         n_bytes += len(piece)
         if n_bytes > MAX_BODY_BYTES:
-            raise BodyTooLarge(f"the request body is larger than {MAX_BODY_BYTES >> 20} MiB")
+            raise BodyTooLarge(MAX_BODY_BYTES)
         pieces.append(piece)
     return b"".join(pieces)
 

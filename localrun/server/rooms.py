@@ -23,11 +23,11 @@ from localrun.server.machine import Measure
 from localrun.server.metrics import Counts
 from localrun.server.planner import Planner
 from localrun.server.shelf import Shelf
+from localrun.server.tape import Streams
 from localrun.store.library import Library, StoredModel
 
 if TYPE_CHECKING:
     from localrun.server.answers import Call
-    from localrun.server.resume import Streams
     from localrun.store.catalog import Catalog
     from localrun.store.pull import PullEvent
 
@@ -119,11 +119,9 @@ class Rooms:
     closing: threading.Event = field(default_factory=threading.Event)
     names: dict[str, StoredModel] = field(default_factory=dict[str, StoredModel])
     agents: Agents = field(default_factory=Agents)
-    streams: "Streams" = field(init=False)
+    streams: Streams = field(init=False)
 
     def __post_init__(self) -> None:
-        from localrun.server.resume import Streams  # which knows calls, and they this
-
         self.streams = Streams(self.patience.resume_s)
 
     responses: KeptResponses = field(default_factory=KeptResponses)
