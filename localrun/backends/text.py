@@ -18,6 +18,7 @@ from localrun.backends.early import TEXT_MODULE
 from localrun.errors import BadRequest, Busy, LocalrunError, RunnerFailed, TemplateFailed
 from localrun.messages import (
     MAX_FRAME_BYTES,
+    CheckGrammar,
     Detokenize,
     Failed,
     Forget,
@@ -52,7 +53,7 @@ _CLOSE_S = 2.0
 _NOBODY = 0
 _log = logging.getLogger(__name__)
 
-_Ask: TypeAlias = Prepare | Tokenize | Detokenize
+_Ask: TypeAlias = Prepare | CheckGrammar | Tokenize | Detokenize
 
 
 @dataclass(slots=True, eq=False)
@@ -123,7 +124,7 @@ class TextWorker:
         Raises:
             PromptTooLong: If the prompt and one more token do not fit `n_ctx`.
             TemplateFailed: If the template raises, is refused or takes too long.
-            Unsupported: If a Go template uses more than the simple form.
+            Unsupported: If the model fills no gaps and is asked to.
             BadRequest: If the prompt is empty or beyond all limits.
             BadModelFile: If the vocabulary cannot be loaded.
             EngineMissing: If llama.cpp cannot be loaded.
@@ -131,6 +132,14 @@ class TextWorker:
             Busy: If the worker is closed.
         """
         return await self._ask(request)
+
+    async def check_grammar(self, vocab: Vocab, grammar: str) -> None:
+        """See that a grammar (Lark, in llguidance's dialect) can be held with a vocabulary.
+
+        Raises:
+            Unsupported: If it cannot; and as `prepare`.
+        """
+        await self._ask(CheckGrammar(0, vocab, grammar))
 
     async def tokenize(self, vocab: Vocab, text: str, *, add_special: bool = True) -> "array[int]":
         """Turn text into tokens; BOS is added where asked and wanted. Raises as `prepare`."""
@@ -158,7 +167,7 @@ class TextWorker:
         if self._is_closed:
             raise Busy("the server is shutting down")
         request_id = next(self._ids)
-        frame = encode(msgspec.structs.replace(ask, request_id=request_id))
+        frame = _frame_of(msgspec.structs.replace(ask, request_id=request_id))
         limit = self._limits.frame_bytes
         if len(frame) > limit:
             raise BadRequest(f"the request has {len(frame)} bytes, more than {limit}")
@@ -295,3 +304,19 @@ class TextWorker:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _frame_of(ask: _Ask) -> bytes:
+    """The request as the child reads it, which cannot say all that JSON can.
+
+    Raises:
+        BadRequest: If it holds half of a surrogate pair, a number beyond 64 bits, or nests deeply.
+    """
+    try:
+        return encode(ask)
+    except UnicodeEncodeError as error:
+        raise BadRequest("the text holds half of a surrogate pair") from error
+    except OverflowError as error:
+        raise BadRequest("a number in the request is beyond 64 bits") from error
+    except RecursionError as error:
+        raise BadRequest("a value in the request is nested too deeply") from error

@@ -35,13 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def serve(pipe: ChildPipe, *, memory_bytes: int) -> None:
     """Answer requests in this thread, read them in another; never returns."""
     # After WorkerReady, and before the first request: most of a cold start are these imports.
+    from localrun.text.chat.conversation import Chat
     from localrun.text.chat.templates import Templates
+    from localrun.text.prompts import Prompts
     from localrun.text.tokens import Vocabularies
     from localrun.text.worker import Inbox, Worker
 
     inbox = Inbox()
     threading.Thread(target=_read, args=(pipe, inbox), name="frames-in", daemon=True).start()
-    worker = Worker(Vocabularies(_load), Templates(), pipe.send)
+    prompts = Prompts(Chat(Templates()))
+    worker = Worker(Vocabularies(_load), prompts, _check_grammar, pipe.send)
     _warm_up()
     # After the imports, which may write bytecode, and before anything foreign is touched.
     limit_self(memory_bytes=memory_bytes)
@@ -64,6 +67,14 @@ def _load(paths: Sequence[str]) -> "Tokenizer":
     from localrun.llama import Vocabulary
 
     return Vocabulary.load(paths)
+
+
+def _check_grammar(tokenizer: "Tokenizer", grammar: str) -> None:
+    from localrun.llama import Vocabulary
+    from localrun.llama.grammar import check_grammar
+
+    assert isinstance(tokenizer, Vocabulary)
+    check_grammar(tokenizer, grammar)
 
 
 def _warm_up() -> None:

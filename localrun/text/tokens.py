@@ -8,13 +8,21 @@ the text already begins with, as many templates write it, is taken as the added 
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Protocol
 
 from localrun.messages import Vocab
+from localrun.text.boundaries import MAX_BOUNDARIES, cut, dividing_texts
 
 MAX_VOCABULARIES = 4
-MAX_CACHED_PROMPTS = 16
-MAX_CACHED_CHARS = 4 << 20
+MAX_CACHED_CHARS = 8 << 20
+
+_LONG_CHARS = 4096
+"""A shorter text is tokenized in one piece; it takes some milliseconds at most."""
+_SAMPLE_CHARS = 8192
+_MAX_PARTS = 16_384
+_DIVISIBLE = ("gpt2", "gemma4", "llama")
+"""Kinds of tokenizers of which `boundaries` is true and which add no more than BOS and EOS."""
 
 
 class Tokenizer(Protocol):
@@ -37,6 +45,14 @@ class Tokenizer(Protocol):
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> "array[int]":
         """Text to token ids."""
+        ...
+
+    def whole_tokens(self) -> dict[int, tuple[str, bool]]:
+        """Tokens that are cut out of a text before the rest: text, takes whitespace before it."""
+        ...
+
+    def fill_tokens(self) -> tuple[int, int, int] | None:
+        """The tokens before a prefix, a suffix and the middle."""
         ...
 
     def piece(self, token: int, *, render_special: bool) -> bytes:
@@ -91,28 +107,27 @@ class Vocabularies:
 
 
 class ModelText:
-    """Text to tokens and back for one model, with the prompts it saw last.
+    """Text to tokens and back for one model. Remembers the parts of the prompts it saw last.
 
     Args:
         tokenizer: Owned; `close` frees it.
-        max_prompts: Prompts it remembers.
-        max_chars: Characters of all of them together.
+        max_chars: Characters of all parts that it remembers.
     """
 
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        *,
-        max_prompts: int = MAX_CACHED_PROMPTS,
-        max_chars: int = MAX_CACHED_CHARS,
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._max_prompts, self._max_chars = max_prompts, max_chars
+    def __init__(self, tokenizer: Tokenizer, *, max_chars: int = MAX_CACHED_CHARS) -> None:
+        self._tokenizer, self._max_chars = tokenizer, max_chars
         self._cache: OrderedDict[str, array[int]] = OrderedDict()
         self._n_cached_chars = 0
+        self._judged: set[int] = set()
+        self._boundaries: tuple[str, ...] = ()
         self.bos_text = self._special_text(tokenizer.bos)
         self.eos_text = self._special_text(tokenizer.eos)
         self.chat_template = tokenizer.chat_template or None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary itself, for what is done in its own room."""
+        return self._tokenizer
 
     @property
     def bos(self) -> int | None:
@@ -120,24 +135,39 @@ class ModelText:
         tokenizer = self._tokenizer
         return tokenizer.bos if tokenizer.add_bos and tokenizer.bos >= 0 else None
 
-    def knows_special(self, text: str) -> bool:
-        """Whether this text is one special token."""
+    def special_token(self, text: str) -> int | None:
+        """The special token that this text is, None if it is none or more than one."""
         plain = self._tokenizer.tokenize(text, add_special=False, parse_special=False)
         special = self._tokenizer.tokenize(text, add_special=False, parse_special=True)
-        return len(special) == 1 and special != plain
+        return special[0] if len(special) == 1 and special != plain else None
 
     def prompt_tokens(self, text: str) -> "array[int]":
-        """The tokens of a prompt that stands alone, by the rule above. Do not change the array."""
-        if (known := self._cache.get(text)) is not None:
-            self._cache.move_to_end(text)
-            return known
-        tokens = self.tokenize(self._without_doubles(text), add_special=True)
-        self._keep(text, tokens)
+        """The tokens of a prompt that stands alone, by the rule above.
+
+        Parts of it that earlier prompts had are not tokenized again.
+        """
+        text = self._without_doubles(text)
+        if not self._is_divisible:
+            return self._part_tokens(text, add_special=True)
+        tokenizer = self._tokenizer
+        tokens = array("i", [tokenizer.bos] if tokenizer.add_bos else [])
+        for part in self._parts(text):
+            tokens += self._part_tokens(part, add_special=False)
+        if tokenizer.add_eos:
+            tokens.append(tokenizer.eos)
         return tokens
 
-    def tokenize(self, text: str, *, add_special: bool) -> "array[int]":
-        """The tokens of a text, special ones read; BOS and EOS added where asked and wanted."""
-        return self._tokenizer.tokenize(text, add_special=add_special, parse_special=True)
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> "array[int]":
+        """The tokens of a text; BOS and EOS added where asked and wanted."""
+        return self._tokenizer.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def fill_tokens(self) -> tuple[int, int, int] | None:
+        """The tokens before a prefix, a suffix and the middle, for a model that fills gaps."""
+        return self._tokenizer.fill_tokens()
+
+    def special_text(self, token: int) -> str:
+        """A token as it stands in the vocabulary; empty for the id of none."""
+        return self._special_text(token)
 
     def continued_tokens(self, context: "array[int]", text: str) -> "array[int]":
         """An earlier conversation's tokens and a text behind them, with one BOS in front.
@@ -190,8 +220,46 @@ class ModelText:
         default = "true" if meta("tokenizer.ggml.model") == "llama" else "false"
         return (meta("tokenizer.ggml.add_space_prefix") or default) == "true"
 
-    def _keep(self, text: str, tokens: "array[int]") -> None:
-        self._cache[text] = tokens
-        self._n_cached_chars += len(text)
-        while len(self._cache) > self._max_prompts or self._n_cached_chars > self._max_chars:
+    @cached_property
+    def _is_divisible(self) -> bool:
+        return self._tokenizer.meta("tokenizer.ggml.model") in _DIVISIBLE
+
+    @cached_property
+    def _whole(self) -> dict[int, tuple[str, bool]]:
+        return self._tokenizer.whole_tokens()
+
+    def _parts(self, text: str) -> list[str]:
+        if len(text) < _LONG_CHARS:
+            return [text]
+        if not self._boundaries:
+            for sample in (text[:_SAMPLE_CHARS], text[-_SAMPLE_CHARS:]):
+                self._judge(self.tokenize(sample, add_special=False))
+        parts = cut(text, self._boundaries)
+        return parts if len(parts) <= _MAX_PARTS else [text]
+
+    def _judge(self, tokens: "array[int]") -> None:
+        """Learn which of the special tokens that a text has divide it."""
+        new = (self._whole.keys() & set(tokens)) - self._judged
+        if not new:
+            return
+        self._judged |= new
+        often = sorted(new, key=tokens.count, reverse=True)
+        found = dividing_texts((self._whole[token][0] for token in often), self._whole_texts)
+        self._boundaries = (*self._boundaries, *found)[:MAX_BOUNDARIES]
+
+    @cached_property
+    def _whole_texts(self) -> dict[str, bool]:
+        return {text: strips for text, strips in self._whole.values() if text}
+
+    def _part_tokens(self, part: str, *, add_special: bool) -> "array[int]":
+        if (known := self._cache.get(part)) is not None:
+            self._cache.move_to_end(part)
+            return known
+        tokens = self.tokenize(part, add_special=add_special)
+        if len(part) >= _LONG_CHARS and self._is_divisible:
+            self._judge(tokens)
+        self._cache[part] = tokens
+        self._n_cached_chars += len(part)
+        while self._n_cached_chars > self._max_chars:
             self._n_cached_chars -= len(self._cache.popitem(last=False)[0])
+        return tokens

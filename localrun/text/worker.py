@@ -7,10 +7,11 @@ the server's time limit ends with the answer.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import Literal, TypeAlias
 
-from localrun.errors import BadRequest, LocalrunError, PromptTooLong, Unsupported
-from localrun.gotemplate import render_go
+import msgspec
+
+from localrun.errors import BadRequest, LocalrunError
 from localrun.messages import (
     MAX_FRAME_BYTES,
     CheckGrammar,
@@ -27,11 +28,8 @@ from localrun.messages import (
     pack_tokens,
     unpack_tokens,
 )
-from localrun.text.chat.templates import CHATML, PLAIN, Templates
-from localrun.text.tokens import ModelText, Vocabularies
-
-if TYPE_CHECKING:
-    from array import array
+from localrun.text.prompts import Prompts
+from localrun.text.tokens import Tokenizer, Vocabularies
 
 Job: TypeAlias = Prepare | CheckGrammar | Tokenize | Detokenize
 
@@ -64,18 +62,29 @@ class Worker:
 
     Args:
         vocabularies: Loads and keeps them.
-        templates: Renders Jinja.
+        prompts: Renders and fits.
+        check_grammar: Raises Unsupported for a grammar that cannot be held with a vocabulary.
         send: Takes whole frames, from any thread.
     """
 
     def __init__(
-        self, vocabularies: Vocabularies, templates: Templates, send: Callable[[bytes], None]
+        self,
+        vocabularies: Vocabularies,
+        prompts: Prompts,
+        check_grammar: Callable[[Tokenizer, str], None],
+        send: Callable[[bytes], None],
     ) -> None:
-        self._vocabularies, self._templates, self._send = vocabularies, templates, send
+        self._vocabularies, self._prompts = vocabularies, prompts
+        self._check_grammar, self._send = check_grammar, send
 
     def answer(self, job: Job) -> None:
         """Do one request and send its answer, whatever happens."""
-        self._send(encode(self._checked(job)))
+        answer = self._checked(job)
+        try:
+            frame = encode(answer)
+        except UnicodeEncodeError:  # half of a surrogate pair, which a template can write
+            frame = encode(_as_unicode(answer))
+        self._send(frame)
 
     def _checked(self, job: Job) -> Prepared | Failed:
         try:
@@ -89,13 +98,14 @@ class Worker:
         return answer
 
     def _do(self, job: Job) -> Prepared:
-        self._send(encode(Started(job.request_id)))
+        self._begin(job, "native")
         model = self._vocabularies.get(job.vocab)
         match job:
             case Prepare():
-                return self._prepare(job, model)
+                return self._prompts.prepare(job, model, lambda phase: self._begin(job, phase))
             case CheckGrammar():
-                raise Unsupported("grammars are not supported yet")
+                self._check_grammar(model.tokenizer, job.grammar)
+                return Prepared(job.request_id, b"", "")
             case Tokenize():
                 tokens = model.tokenize(job.text, add_special=job.add_special)
                 return Prepared(job.request_id, pack_tokens(tokens), job.text)
@@ -104,50 +114,17 @@ class Worker:
                 text = model.detokenize(packed, render_special=job.render_special)
                 return Prepared(job.request_id, job.tokens, text)
 
-    def _prepare(self, job: Prepare, model: ModelText) -> Prepared:
-        text = job.prompt if job.kind == "raw" else self._render(job, model)
-        if job.context:
-            tokens = model.continued_tokens(unpack_tokens(job.context), text)
-        else:
-            tokens = model.prompt_tokens(text)
-        check_fits(tokens, job)
-        return Prepared(job.request_id, pack_tokens(tokens), text)
-
-    def _render(self, job: Prepare, model: ModelText) -> str:
-        source = job.template if job.template is not None else template_of(model)
-        self._send(encode(Started(job.request_id, "render")))
-        try:
-            if job.template is not None and job.template_language == "go":
-                return render_go(
-                    source,
-                    job.turns,
-                    tools=job.tools,
-                    think=job.think,
-                    suffix=job.suffix,
-                    prompt=job.prompt if job.kind == "fill" else "",
-                )
-            return self._templates.render(
-                source, job.turns, bos_token=model.bos_text, eos_token=model.eos_text
-            )
-        finally:
-            self._send(encode(Started(job.request_id)))
+    def _begin(self, job: Job, phase: Literal["native", "render"]) -> None:
+        self._send(encode(Started(job.request_id, phase)))
 
 
-def template_of(model: ModelText) -> str:
-    """The Jinja template of a model; without one ChatML if it speaks that, else the bare texts."""
-    if model.chat_template is not None:
-        return model.chat_template
-    return CHATML if model.knows_special("<|im_start|>") else PLAIN
+def _as_unicode(answer: Prepared | Failed) -> Prepared | Failed:
+    if isinstance(answer, Prepared):
+        return msgspec.structs.replace(answer, text=_readable(answer.text))
+    return msgspec.structs.replace(
+        answer, message=_readable(answer.message), hint=_readable(answer.hint)
+    )
 
 
-def check_fits(tokens: "array[int]", job: Prepare) -> None:
-    """Refuse what leaves no room for one completion token; nothing is ever cut.
-
-    Raises:
-        BadRequest: If there is no token at all.
-        PromptTooLong: If the prompt does not fit the window.
-    """
-    if not tokens:
-        raise BadRequest("the prompt is empty: it has no tokens")
-    if 0 < job.n_ctx < len(tokens) + 1:
-        raise PromptTooLong(len(tokens) + 1, job.n_ctx, job.n_ctx_train)
+def _readable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

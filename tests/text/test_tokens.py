@@ -25,14 +25,22 @@ class Letters:
         self.add_bos, self.add_eos = add_bos, add_eos
         self.chat_template: str | None = None
         self.spaced = spaced
-        self.n_calls = 0
+        self.n_calls = self.n_chars = 0
         self.is_closed = False
 
     def meta(self, key: str) -> str | None:
-        return {"tokenizer.ggml.model": "llama"}.get(key) if self.spaced else None
+        kind = "llama" if self.spaced else "gpt2"
+        return {"tokenizer.ggml.model": kind}.get(key)
+
+    def whole_tokens(self) -> dict[int, tuple[str, bool]]:
+        return {token: (text, False) for text, token in SPECIAL.items()}
+
+    def fill_tokens(self) -> tuple[int, int, int] | None:
+        return None
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> "array[int]":
         self.n_calls += 1
+        self.n_chars += len(text)
         found = array("i", [BOS] if add_special and self.add_bos else [])
         while text:
             name = next((s for s in SPECIAL if text.startswith(s)), "") if parse_special else ""
@@ -130,14 +138,14 @@ def test_bytes_that_are_no_text_become_replacement_characters() -> None:
 
 def test_a_special_token_is_told_from_words() -> None:
     model = ModelText(Letters())
-    assert model.knows_special("<|im_start|>")
-    assert not model.knows_special("<|start|>")
-    assert not model.knows_special("x")
+    assert model.special_token("<|im_start|>") == START
+    assert model.special_token("<|start|>") is None
+    assert model.special_token("x") is None
 
 
 def test_a_prompt_that_comes_again_is_not_tokenized_again() -> None:
     tokenizer = Letters()
-    model = ModelText(tokenizer, max_prompts=2)
+    model = ModelText(tokenizer, max_chars=2)
     for text in ("a", "b", "a", "c", "a"):
         assert model.prompt_tokens(text).tolist() == [BOS, *letters(text)]
     assert tokenizer.n_calls == 3
@@ -151,6 +159,25 @@ def test_a_prompt_longer_than_the_cache_is_not_kept() -> None:
     for _ in range(2):
         model.prompt_tokens("x" * 11)
     assert tokenizer.n_calls == 2
+
+
+def test_of_a_long_history_that_grows_only_the_new_turn_is_tokenized() -> None:
+    tokenizer = Letters()
+    model = ModelText(tokenizer)
+    history = "".join(f"<|im_start|>{number} {'x' * 1000}</s>" for number in range(20))
+    model.prompt_tokens(history)
+    before = tokenizer.n_chars
+    grown = history + "<|im_start|>new</s>"
+    assert model.prompt_tokens(grown) == Letters().tokenize(
+        grown.removesuffix("</s>") + "</s>", add_special=True, parse_special=True
+    )
+    assert tokenizer.n_chars - before < 1100
+
+
+def test_a_text_of_special_tokens_alone_is_not_cut_into_a_million_parts() -> None:
+    tokenizer = Letters()
+    assert len(ModelText(tokenizer).prompt_tokens("<|im_start|>" * 50_000)) == 50_001
+    assert tokenizer.n_calls < 10
 
 
 def test_the_vocabulary_that_was_not_used_for_longest_is_freed() -> None:

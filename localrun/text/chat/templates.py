@@ -1,31 +1,24 @@
-"""Render Jinja chat templates in a sandbox. The only place that runs a template from a model file.
+"""Render Jinja chat templates, byte for byte as `transformers`' `apply_chat_template`.
 
-A template is a program by a stranger (CVE-2024-34359). It runs in Jinja's immutable sandbox, set
-up as `transformers` sets it up so that published templates work, with limits on what it writes and
-multiplies; memory is limited by the process and time by the parent, who kills the process.
+What reaches a template here are finished messages; `conversation.py` makes them. The only place
+that runs a template from a model file, in the sandbox of `sandbox.py`.
 """
 
-import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import CodeType, TracebackType
-from typing import NoReturn, cast
+from typing import Final, TypeAlias, cast
 
 import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
-import jinja2.sandbox
-from jinja2.exceptions import SecurityError
+from jinja2 import meta
 
 from localrun.errors import TemplateFailed
-from localrun.messages import Turn
+from localrun.text.chat.sandbox import TemplateRefused, make_environment
 
 MAX_SOURCE_CHARS = 1 << 20
-MAX_OUTPUT_CHARS = 8 << 20
-MAX_PRODUCT_ITEMS = 1 << 20
-MAX_POWER_BITS = 4096
+MAX_OUTPUT_CHARS = 32 << 20
 MAX_COMPILED = 16
 
 CHATML = (
@@ -38,88 +31,30 @@ CHATML = (
 PLAIN = "{{ messages | map(attribute='content') | join('\n\n') }}"
 """For any other model without a template: a single prompt verbatim, several with a blank line."""
 
-_FILENAME = "chat template"
+Message: TypeAlias = dict[str, object]
+"""One message as templates see it."""
+
+_REASONING: Final = ("reasoning_content", "thinking", "reasoning")
+_TAG: Final = "CONTINUE_FINAL_MESSAGE_TAG "
+_FILENAME: Final = "chat template"
 
 
-class _Generation(jinja2.ext.Extension):
-    """`{% generation %}…{% endgeneration %}` marks a model's words for training: a plain block."""
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """What a template is given.
 
-    tags = {"generation"}  # noqa: RUF012 (the base class declares it so)
+    Attributes:
+        messages: The conversation.
+        tools: What the model may call; None where there is nothing.
+        variables: Further variables, `documents` and special tokens among them.
+        continues: The field of the last message that the model is to go on with, `content` or
+            `reasoning_content`; empty where it begins a message of its own.
+    """
 
-    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
-        """Keep the body, drop the marks."""
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.Scope(body, lineno=line)
-
-
-class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """Jinja's sandbox without operators that make much out of little."""
-
-    intercepted_binops = frozenset(("*", "**"))
-
-    def call_binop(
-        self, context: jinja2.runtime.Context, operator: str, left: object, right: object
-    ) -> object:
-        """Multiply or raise within limits."""
-        if operator == "*":
-            for many, times in ((left, right), (right, left)):
-                if isinstance(many, Sequence) and isinstance(times, int):
-                    n_items = len(cast("Sequence[object]", many))
-                    _limit(n_items * times, MAX_PRODUCT_ITEMS, "items in a product")
-        elif isinstance(left, int) and isinstance(right, int):
-            _limit(left.bit_length() * right, MAX_POWER_BITS, "bits in a power")
-        result: object = super().call_binop(context, operator, left, right)
-        return result
-
-
-def _limit(number: int, most: int, what: str) -> None:
-    if number > most:
-        raise SecurityError(f"{number} {what}, more than {most}")
-
-
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,  # noqa: FBT001, FBT002 (templates pass it by place)
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,  # noqa: FBT001, FBT002 (templates pass it by place)
-) -> str:
-    return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
-    )
-
-
-class _Refused(jinja2.TemplateError):
-    """Raised by a template's own `raise_exception`."""
-
-
-def _raise_exception(message: object) -> NoReturn:
-    raise _Refused(str(message))
-
-
-def _make_environment(now: Callable[[], datetime]) -> _Sandbox:
-    environment = _Sandbox(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=[_Generation, jinja2.ext.loopcontrols],
-        cache_size=0,
-    )
-    environment.filters["tojson"] = _tojson
-
-    def strftime_now(form: object) -> str:
-        return now().strftime(str(form))
-
-    names = cast("MutableMapping[str, object]", environment.globals)
-    names["raise_exception"] = _raise_exception
-    names["strftime_now"] = strftime_now
-    for unwanted in ("lipsum", "cycler", "joiner"):
-        del names[unwanted]
-    return environment
+    messages: Sequence[Message]
+    tools: Sequence[Mapping[str, object]] | None = None
+    variables: Mapping[str, object] = field(default_factory=dict[str, object])
+    continues: str = ""
 
 
 class Templates:
@@ -127,54 +62,63 @@ class Templates:
 
     Args:
         now: The clock behind `strftime_now`, in local time.
+        max_compiled: Templates that are kept.
+        max_chars: Characters that one may write.
     """
 
-    def __init__(self, now: Callable[[], datetime] = lambda: datetime.now().astimezone()) -> None:
-        self._environment = _make_environment(now)
+    def __init__(
+        self,
+        now: Callable[[], datetime] = lambda: datetime.now().astimezone(),
+        *,
+        max_compiled: int = MAX_COMPILED,
+        max_chars: int = MAX_OUTPUT_CHARS,
+    ) -> None:
+        self._now = now
+        self._environment = make_environment(now)
+        self._max_compiled, self._max_chars = max_compiled, max_chars
         self._compiled: OrderedDict[str, jinja2.Template] = OrderedDict()
 
-    def render(
-        self,
-        source: str,
-        turns: Sequence[Turn],
-        *,
-        bos_token: str = "",
-        eos_token: str = "",
-        extra: Mapping[str, object] | None = None,
-    ) -> str:
-        """Render a conversation up to the point where the model goes on.
-
-        A conversation that ends with the assistant's words is continued inside them, as
-        llama-server does: the others are rendered and those words stand behind.
-
-        Args:
-            source: Jinja text.
-            turns: The conversation.
-            bos_token: The model's first token as text.
-            eos_token: The model's last token as text.
-            extra: Further variables.
+    def render(self, source: str, given: Rendering) -> str:
+        """Write a conversation up to the point where the model goes on.
 
         Raises:
             TemplateFailed: If the template cannot be compiled, raises, is refused by the sandbox
-                or goes over a limit; the sentence has the line.
+                or goes over a limit, or does not write the words to be continued; the sentence has
+                the line.
         """
-        before, begun = _split_begun(turns)
+        messages = [_aliased(_without_nones(message)) for message in given.messages]
+        begun = ""
+        if given.continues:
+            begun = _tag_last(messages, given.continues, source)
         variables = {
-            "messages": [message_of(_with_known_role(turn, source)) for turn in before],
-            "bos_token": bos_token,
-            "eos_token": eos_token,
-            "add_generation_prompt": True,
-            "tools": None,
             "documents": None,
-            **(extra or {}),
+            **given.variables,
+            "messages": messages,
+            "tools": given.tools,
+            "add_generation_prompt": not given.continues,
         }
+        text = self._run(source, variables)
+        return _cut_at_tag(text, begun) if given.continues else text
+
+    def names(self, source: str) -> set[str]:
+        """The variables that a template reads; empty where it cannot be read."""
         try:
-            return "".join(_within_limit(self._compile(source).generate(variables))) + begun
+            return meta.find_undeclared_variables(self._environment.parse(source))
+        except (jinja2.TemplateError, RecursionError):
+            return set()
+
+    def now_text(self) -> str:
+        """The time as templates print it that have no clock of their own."""
+        return self._now().astimezone(UTC).strftime("%b %d %Y %H:%M:%S GMT")
+
+    def _run(self, source: str, variables: dict[str, object]) -> str:
+        try:
+            return "".join(self._within_limit(self._compile(source).generate(variables)))
         except TemplateFailed:
             raise
         except jinja2.TemplateSyntaxError as error:
             raise _failed("cannot be read", error.message or "", error.lineno) from error
-        except _Refused as error:
+        except TemplateRefused as error:
             raise TemplateFailed(
                 f"the chat template refuses this conversation: {error}",
                 hint=f"raised in line {_line_of(error.__traceback__)}",
@@ -197,37 +141,68 @@ class Templates:
         code: CodeType = environment.compile(source, _FILENAME, _FILENAME)
         template = jinja2.Template.from_code(environment, code, dict(environment.globals))
         self._compiled[source] = template
-        if len(self._compiled) > MAX_COMPILED:
+        if len(self._compiled) > self._max_compiled:
             self._compiled.popitem(last=False)
         return template
 
-
-def message_of(turn: Turn) -> dict[str, object]:
-    """A turn as templates see it; the extra fields cannot replace role and content."""
-    return {**turn.extra, "role": turn.role, "content": turn.content}
-
-
-def _with_known_role(turn: Turn, source: str) -> Turn:
-    """A developer's turn is the system's, in the eyes of a template that knows no developer."""
-    if turn.role != "developer" or "developer" in source:
-        return turn
-    return Turn("system", turn.content, turn.extra)
+    def _within_limit(self, pieces: Iterator[str]) -> Iterator[str]:
+        n_chars = 0
+        for piece in pieces:
+            n_chars += len(piece)
+            if n_chars > self._max_chars:
+                raise TemplateFailed(
+                    f"the chat template wrote more than {self._max_chars} characters"
+                )
+            yield piece
 
 
-def _split_begun(turns: Sequence[Turn]) -> tuple[Sequence[Turn], str]:
-    """The turns to render, and the begun answer of the assistant behind them."""
-    if len(turns) > 1 and turns[-1].role == "assistant" and not turns[-1].extra:
-        return turns[:-1], turns[-1].content
-    return turns, ""
+def _without_nones(message: Message) -> Message:
+    if None not in message.values():
+        return message
+    return {key: value for key, value in message.items() if value is not None}
 
 
-def _within_limit(pieces: Iterator[str]) -> Iterator[str]:
-    n_chars = 0
-    for piece in pieces:
-        n_chars += len(piece)
-        if n_chars > MAX_OUTPUT_CHARS:
-            raise TemplateFailed(f"the chat template wrote more than {MAX_OUTPUT_CHARS} characters")
-        yield piece
+def _aliased(message: Message) -> Message:
+    """The message with its reasoning under the two names by which templates know it."""
+    for name in _REASONING:
+        if name in message:
+            reasoning = message[name]
+            return {"thinking": reasoning, **message, "reasoning_content": reasoning}
+    return message
+
+
+def _tag_last(messages: list[Message], name: str, source: str) -> str:
+    """Mark the end of the words to be continued; returns them. Changes the last message."""
+    last = dict(messages[-1])
+    whole = last.get(name)
+    names = [name] if name not in _REASONING else [n for n in _REASONING if last.get(n) == whole]
+    if not any(known in source for known in names):
+        raise TemplateFailed(f"the chat template has no place for {name} to be continued")
+    begun, tagged = _tagged(whole)
+    last.update((each, tagged) for each in names)
+    messages[-1] = last
+    return begun
+
+
+def _tagged(content: object) -> tuple[str, object]:
+    """The words, and the content with the mark behind them; of parts the last text counts."""
+    if isinstance(content, str):
+        return content, content + _TAG
+    pieces = list(cast("Sequence[Message]", content)) if isinstance(content, list) else []
+    for at in reversed(range(len(pieces))):
+        if isinstance(text := pieces[at].get("text"), str):
+            pieces[at] = {**pieces[at], "text": text + _TAG}
+            return text, pieces
+    raise TemplateFailed("the last message has no text to be continued")
+
+
+def _cut_at_tag(text: str, begun: str) -> str:
+    if begun.strip() not in text or _TAG.strip() not in text:
+        raise TemplateFailed("the chat template does not write the words to be continued")
+    at = text.rindex(_TAG.strip())
+    if text[at : at + len(_TAG)] == _TAG:
+        return text[:at]
+    return text[:at].rstrip()  # the template trims, and has taken the tag's own space
 
 
 def _failed(how: str, what: str, line: int) -> TemplateFailed:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from localrun.errors import TemplateFailed
 from localrun.messages import Turn
-from localrun.text.chat import templates
-from localrun.text.chat.templates import CHATML, PLAIN, Templates, message_of
+from localrun.text.chat.conversation import Chat, message_of
+from localrun.text.chat.templates import CHATML, PLAIN, Rendering, Templates
 
 USER = (Turn("user", "hi"),)
 TALK = (Turn("system", "S"), Turn("user", "U"), Turn("assistant", "A"), Turn("user", "V"))
@@ -38,8 +38,16 @@ LLAMA2 = """
 {%- endfor -%}"""
 
 
-def render(source: str, turns: tuple[Turn, ...] = USER, **extra: object) -> str:
-    return Templates().render(source, turns, bos_token="<s>", eos_token="</s>", extra=extra)
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
+
+
+def render(source: str, turns: tuple[Turn, ...] = USER, **more: object) -> str:
+    return Chat(Templates()).render(source, turns, variables={**SPECIAL, **more})
+
+
+def plain(source: str, templates: Templates | None = None) -> str:
+    messages = [message_of(turn) for turn in USER]
+    return (templates or Templates()).render(source, Rendering(messages, variables=SPECIAL))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +71,7 @@ def test_what_published_templates_use_works_as_in_transformers(source: str, text
     def now() -> datetime:
         return datetime(2026, 3, 2, tzinfo=UTC)
 
-    assert Templates(now).render(source, USER, bos_token="<s>", eos_token="</s>") == text
+    assert plain(source, Templates(now)) == text
 
 
 def test_the_template_of_llama_2_renders_a_whole_conversation() -> None:
@@ -81,7 +89,8 @@ def test_extra_fields_of_a_turn_are_seen_but_do_not_replace_role_and_content() -
 def test_a_developer_speaks_as_the_system_where_a_template_knows_no_developer() -> None:
     turns = (Turn("developer", "Be brief."), *USER)
     assert render(CHATML, turns).startswith("<|im_start|>system\nBe brief.<|im_end|>")
-    assert render("{{ messages[0].role }} {# developer #}", turns) == "developer "
+    knows = "{% if messages[0].role == 'developer' %}D{% endif %}{{ messages[0].content }}"
+    assert render(knows, turns) == "DBe brief."
 
 
 def test_a_begun_answer_is_continued_inside_its_turn() -> None:
@@ -122,7 +131,7 @@ def test_a_model_without_a_template_gets_the_bare_texts() -> None:
 )
 def test_no_way_out_of_the_sandbox(escape: str) -> None:
     with pytest.raises(TemplateFailed):
-        render(escape)
+        plain(escape)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +150,7 @@ def test_no_way_out_of_the_sandbox(escape: str) -> None:
 )
 def test_a_bomb_ends_as_an_error(bomb: str, words: str) -> None:
     with pytest.raises(TemplateFailed, match=words):
-        render(bomb)
+        plain(bomb, Templates(max_chars=8 << 20))
 
 
 @pytest.mark.parametrize(
@@ -156,17 +165,14 @@ def test_a_bomb_ends_as_an_error(bomb: str, words: str) -> None:
 )
 def test_a_template_that_fails_says_why_and_where(source: str, message: str, hint: str) -> None:
     with pytest.raises(TemplateFailed, match=message) as caught:
-        render(source)
+        plain(source)
     assert hint in caught.value.hint
 
 
-def test_a_template_that_was_not_rendered_for_long_is_compiled_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(templates, "MAX_COMPILED", 2)
-    kept = Templates()
+def test_a_template_that_was_not_rendered_for_long_is_compiled_again() -> None:
+    kept = Templates(max_compiled=2)
     for source in ("a", "b", "a", "c", "b"):
-        assert kept.render(source, USER) == source
+        assert plain(source, kept) == source
 
 
 @given(st.lists(st.tuples(st.sampled_from(["system", "user"]), st.text()), min_size=1))
