@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar, cast
 
-from localrun.messages import Prepare, pack_tokens
+from localrun.messages import Prepare, pack_tokens, unpack_tokens
 from localrun.server.answers import Call, Scope
 from localrun.server.ask import Answer, Ask, PromptOf
 from localrun.server.complete import complete
@@ -97,7 +97,7 @@ async def _echo(call: Call, request: CompletionRequest, prompt: Prompt) -> str:
     if isinstance(prompt, str):
         return prompt
     model = await call.rooms.shelf.find(request.ask.model)
-    return await call.rooms.parts.text.detokenize(vocab_of(model), prompt)
+    return await call.rooms.parts.text.detokenize(vocab_of(model), unpack_tokens(prompt))
 
 
 async def _complete_all(

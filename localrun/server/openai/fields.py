@@ -91,18 +91,23 @@ def read_name(body: Body) -> str:
     return name
 
 
-def read_options(body: Body, limits: Sequence[str]) -> dict[str, object]:
-    """Ollama's options from OpenAI's fields; temperature and top_p are 1 where nothing is said.
+def read_options(
+    body: Body,
+    limits: Sequence[str],
+    defaults: Mapping[str, object] = {"temperature": 1.0, "top_p": 1.0},
+) -> dict[str, object]:
+    """Ollama's options from OpenAI's fields.
 
     Args:
         body: The request.
         limits: Fields that limit the completion, the first one given counts.
+        defaults: What holds where nothing is said, instead of the model's own parameters.
 
     Raises:
         BadRequest: If one has a wrong type; ranges are checked where options are merged.
     """
     given = body.record("options") or {}
-    options: dict[str, object] = {"temperature": 1.0, "top_p": 1.0, **given}
+    options: dict[str, object] = {**defaults, **given}
     for name in ("temperature", "top_p", "frequency_penalty", "presence_penalty"):
         if (number := body.number(name)) is not None:
             options[name] = number
