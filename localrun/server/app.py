@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import gc
-import importlib
 import logging
 import os
 import re
@@ -13,7 +12,7 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -25,64 +24,13 @@ from localrun import __version__
 from localrun.backends.early import Early
 from localrun.config import Settings
 from localrun.errors import BadSetting
-from localrun.server import models, native
-from localrun.server.answers import NATIVE, Dialect, Endpoint, Handler
+from localrun.server.answers import Endpoint
 from localrun.server.guard import Guard, check_bind
 from localrun.server.ports import address_of, bind
 from localrun.server.rooms import Parts, Rooms, make_rooms
+from localrun.server.routes import routes
 
 _log = logging.getLogger("localrun.server")
-
-_Route: TypeAlias = tuple[str, str, Handler]
-"""Methods, path and handler."""
-
-_ROUTES: tuple[_Route, ...] = (
-    ("HEAD GET", "/", models.alive),
-    ("HEAD GET", "/api/version", models.version),
-    ("HEAD GET", "/api/tags", models.tags),
-    ("GET", "/api/ps", models.ps),
-    ("POST", "/api/generate", native.generate),
-    ("POST", "/api/chat", native.chat),
-    ("POST", "/api/show", models.show),
-    ("POST", "/api/pull", models.pull),
-    ("DELETE", "/api/delete", models.delete),
-    ("GET", "/metrics", models.metrics),
-)
-
-
-def routes() -> list[tuple[str, str, Handler, Dialect]]:
-    """Every route: methods, path, handler, and how its errors are said."""
-    found = [(*route, NATIVE) for route in _ROUTES]
-    for module in _NATIVE_MODULES:
-        found += [(*route, NATIVE) for route in _brought(module)]
-    for module in _DIALECT_MODULES:
-        dialect = _dialect(module)
-        found += [(*route, dialect) for route in _brought(module)]
-    return found
-
-
-_NATIVE_MODULES = ("create", "blobs", "copy", "push", "control", "explain")
-_DIALECT_MODULES = ("openai", "anthropic")
-
-
-def _module(name: str) -> Any:  # noqa: ANN401 (until all of them are there)
-    try:
-        return importlib.import_module(f"localrun.server.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"localrun.server.{name}":
-            raise
-        return None
-
-
-def _brought(name: str) -> tuple[_Route, ...]:
-    found: tuple[_Route, ...] = getattr(_module(name), "ROUTES", ())
-    return found
-
-
-def _dialect(name: str) -> Dialect:
-    found: Dialect = getattr(_module(name), "DIALECT", NATIVE)
-    return found
-
 
 _PLAIN = {"Content-Type": "text/plain"}  # without a charset, as Go's router answers
 
@@ -112,9 +60,10 @@ def create_app(
         exception_handlers={404: _not_found, 405: _not_allowed},
     )
     app.state.rooms = rooms
-    for methods, path, handler, dialect in routes():
-        route = Route(path, Endpoint(handler, rooms, dialect), methods=methods.split())
-        route.methods = set(methods.split())  # Starlette adds HEAD to every GET
+    for wiring in routes():
+        endpoint = Endpoint(wiring.handler, rooms, wiring.dialect)
+        route = Route(wiring.path, endpoint, methods=wiring.methods.split())
+        route.methods = set(wiring.methods.split())  # Starlette adds HEAD to every GET
         app.router.routes.append(route)
     app.add_middleware(Guard, settings=settings)
     return app
