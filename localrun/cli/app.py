@@ -14,12 +14,15 @@ OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 _COMMANDS = {
     "serve": ("serve:serve", "Start the server"),
+    "create": ("create:create", "Make a model from a Modelfile"),
     "run": ("run:run", "Run a model: answer a prompt, or talk"),
     "pull": ("pull:pull", "Fetch a model"),
+    "push": ("push:push", "Send a model to a registry"),
     "list": ("models:list_", "List the models on this machine"),
     "ps": ("models:ps", "List the models in memory"),
     "show": ("models:show", "Show what a model is"),
     "stop": ("models:stop", "Unload a model from memory"),
+    "cp": ("copy:cp", "Give a model a second name"),
     "rm": ("models:rm", "Remove models"),
     "probe": ("probe:probe", "Show what this machine can run"),
     "completion": ("completion:completion", "Print the completion script of a shell"),

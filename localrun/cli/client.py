@@ -5,14 +5,17 @@ On `http.client`, because importing a larger client costs more than most command
 
 import http.client
 import json
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
 
 from localrun.cli.wire import Json, text
 from localrun.config import Settings
 from localrun.errors import LocalrunError, error_classes
 
 _ANSWER_S = 120.0
+_BLOCK_BYTES = 1 << 20
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 
@@ -73,6 +76,55 @@ class Client:
                 raise _error_of(record, 0)
             yield record
 
+    def has(self, path: str) -> bool:
+        """Whether HEAD of a path finds it. Raises `NoServer` if there is no server."""
+        return self._send_body("HEAD", path, None, {}) < 400
+
+    def send_file(
+        self, path: str, file: Path, report: Callable[[int], None], *, headers: Mapping[str, str]
+    ) -> None:
+        """POST a file's bytes as they are, however many.
+
+        Args:
+            path: Where to.
+            file: What is sent.
+            report: Told how many bytes are sent.
+            headers: Further headers; with `X-Localrun-Path` the server reads the file itself.
+
+        Raises:
+            LocalrunError: What the server said; `NoServer` if it cannot be reached.
+        """
+        is_read_there = "X-Localrun-Path" in headers
+        with file.open("rb") as opened:
+            size = file.stat().st_size
+            body = b"" if is_read_there else _Told(opened, report)
+            length = {"Content-Length": "0" if is_read_there else str(size)}
+            self._send_body("POST", path, body, {**headers, **length})
+        report(size)
+
+    def _send_body(
+        self, method: str, path: str, body: "bytes | _Told | None", headers: Mapping[str, str]
+    ) -> int:
+        """The status of the answer, its error raised unless it was asked by HEAD."""
+        connection = http.client.HTTPConnection(self.host, self.port, blocksize=_BLOCK_BYTES)
+        try:
+            connection.request(method, path, body, self._headers(headers))
+            response = connection.getresponse()
+            said = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._no_answer(error) from error
+        finally:
+            connection.close()
+        if response.status >= 400 and method != "HEAD":
+            raise _error_of(_parse(said), response.status)
+        return response.status
+
+    def _no_answer(self, error: Exception) -> NoServer:
+        return NoServer(
+            f"the server at {self.address} does not answer: {_reason(error)}",
+            hint="localrun serve",
+        )
+
     def _lines(
         self,
         method: str,
@@ -91,10 +143,7 @@ class Client:
                 raise _error_of(_parse(response.read()), response.status)
             yield from response
         except (OSError, http.client.HTTPException) as error:
-            raise NoServer(
-                f"the server at {self.address} does not answer: {_reason(error)}",
-                hint="localrun serve",
-            ) from error
+            raise self._no_answer(error) from error
         finally:
             connection.close()
 
@@ -103,6 +152,20 @@ class Client:
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         return headers
+
+
+class _Told:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, file: IO[bytes], report: Callable[[int], None]) -> None:
+        self._file, self._report, self._n_bytes = file, report, 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, none at the end."""
+        self._report(self._n_bytes)  # what was asked for before has been sent
+        piece = self._file.read(size)
+        self._n_bytes += len(piece)
+        return piece
 
 
 def find_server(settings: Settings, *, timeout_s: float = 2.0) -> Client | None:

@@ -92,21 +92,29 @@ def ps(prefix: str, *, as_json: bool) -> None:
 
 @click.command()
 @_model
-@click.option("--license", "part", flag_value="license", help="Print the licence only.")
-@click.option("--modelfile", "part", flag_value="modelfile", help="Print the Modelfile only.")
-@click.option("--parameters", "part", flag_value="parameters", help="Print the parameters only.")
-@click.option("--system", "part", flag_value="system", help="Print the system message only.")
-@click.option("--template", "part", flag_value="template", help="Print the template only.")
+@click.option("--license", "license", is_flag=True, help="Print the licence only.")
+@click.option("--modelfile", is_flag=True, help="Print the Modelfile only.")
+@click.option("--parameters", is_flag=True, help="Print the parameters only.")
+@click.option("--system", is_flag=True, help="Print the system message only.")
+@click.option("--template", is_flag=True, help="Print the template only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print the metadata and the tensors too.")
 @_as_json
-def show(model: str, part: str | None, *, verbose: bool, as_json: bool) -> None:
+def show(model: str, *, verbose: bool, as_json: bool, **parts: bool) -> None:
     """Show what a model is."""
+    wanted = [name for name, is_wanted in parts.items() if is_wanted]
+    if len(wanted) > 1:
+        raise click.UsageError(
+            "only one of '--license', '--modelfile', '--parameters', '--system', or '--template'"
+            " can be specified"
+        )
     with connect(load_settings()) as client:
         shown = client.call("POST", "/api/show", {"model": model, "verbose": verbose})
     if as_json:
         _print_json(shown)
-    elif part:
-        sys.stdout.write(text(shown, part).rstrip("\n") + "\n")
+    elif wanted:
+        # A system message and a template are printed to the byte, to be piped on.
+        end = "" if wanted[0] in ("system", "template") else "\n"
+        sys.stdout.write(text(shown, wanted[0]) + end)
     else:
         sys.stdout.write(describe(shown, verbose=verbose))
 
@@ -143,6 +151,7 @@ def describe(shown: Json, *, verbose: bool = False) -> str:
     sections = {
         "Model": _model_rows(shown),
         "Capabilities": [(word, "") for word in words(shown, "capabilities")],
+        "Projector": _projector_rows(record(shown, "projector_info")),
         "Parameters": _parameter_rows(text(shown, "parameters")),
         "System": [(line, "") for line in _first_lines(text(shown, "system"))],
         "License": [(line, "") for line in _first_lines(text(shown, "license"))],
@@ -168,8 +177,21 @@ def _model_rows(shown: Json) -> list[tuple[str, str]]:
         ("context length", str(int(context)) if context else ""),
         ("embedding length", str(int(embedding)) if embedding else ""),
         ("quantization", text(details, "quantization_level")),
+        ("requires", text(shown, "requires")),
     ]
     return [row for row in rows if row[1]]
+
+
+def _projector_rows(facts: Json) -> list[tuple[str, str]]:
+    """What reads images or sounds for the model."""
+    architecture = text(facts, "general.architecture")
+    figures = (
+        ("parameters", "general.parameter_count"),
+        ("embedding length", f"{architecture}.vision.embedding_length"),
+        ("dimensions", f"{architecture}.vision.projection_dim"),
+    )
+    rows = [(name, str(int(number(facts, key)) or "")) for name, key in figures]
+    return [row for row in (("architecture", architecture), *rows) if row[1]]
 
 
 def _parameter_rows(lines: str) -> list[tuple[str, str]]:

@@ -62,7 +62,7 @@ def _events(client: Client, name: str, settings: Settings) -> Iterator[Json]:
     headers: dict[str, str] = {}
     if is_file(name):
         name = str(Path(name).expanduser().resolve())
-        headers["X-Localrun-Local"] = _token(settings)
+        headers = local_headers(settings)
     return client.stream("/api/pull", {"model": name}, headers=headers)
 
 
@@ -82,12 +82,13 @@ def is_file(name: str) -> bool:
     return False
 
 
-def _token(settings: Settings) -> str:
+def local_headers(settings: Settings) -> dict[str, str]:
     """What proves to the server that we may read this user's files."""
     try:
-        return (settings.home / "cli-token").read_text("ascii").strip()
+        token = (settings.home / "cli-token").read_text("ascii").strip()
     except (OSError, ValueError):
-        return ""
+        token = ""
+    return {"X-Localrun-Local": token}
 
 
 def _show(event: Json, progress: Progress) -> None:

@@ -231,6 +231,7 @@ def rewrite(
                 tell=tell,
                 is_cancelled=is_cancelled,
             )
+        tell(size)
         report(PullEvent("verifying conversion"))
         return _take(target, weights.media_type, blobs, is_cancelled)
 

@@ -100,8 +100,8 @@ def test_show_prints_a_modelfile(client):
     lines = client.post("/api/show", json={"model": "tiny"}).json()["modelfile"].splitlines()
     assert lines[2:4] == ["# FROM tiny:latest", ""]
     assert lines[4].startswith("FROM /")
-    assert 'SYSTEM """Say "hi"."""' in lines
-    assert 'PARAMETER stop "</s>"' in lines
+    assert 'SYSTEM Say "hi".' in lines
+    assert "PARAMETER stop </s>" in lines
     assert "PARAMETER temperature 0.5" in lines
     assert "MESSAGE user hey" in lines
 
