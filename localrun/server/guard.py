@@ -5,7 +5,8 @@
   address cannot name us otherwise.
 - Origin: a browser page may call only from origins that Ollama allows, or from the settings. No
   answer ever allows credentials.
-- Key: where keys are set, every route but the liveness ones wants one as a bearer token.
+- Key: where keys are set, every route but the liveness ones wants one, as a bearer token or, as
+  Anthropic's clients send it, in `x-api-key`.
 
 Source: Ollama's `allowedHostsMiddleware` and gin-contrib/cors, with its differences in
 docs/differences.md.
@@ -22,8 +23,9 @@ from urllib.parse import urlsplit
 
 from localrun.config import Settings
 from localrun.errors import BadSetting, Forbidden, LocalrunError
-from localrun.server.answers import error_body
-from localrun.server.wire import dump
+from localrun.server.answers import NATIVE, Dialect
+from localrun.server.anthropic import errors as anthropic
+from localrun.server.openai import errors as openai
 
 # ASGI's own shapes; a scope holds whatever servers and middlewares put there.
 Scope: TypeAlias = dict[str, Any]
@@ -41,7 +43,9 @@ _HEADERS = (
     b" x-stainless-arch, x-stainless-async, x-stainless-custom-poll-interval,"
     b" x-stainless-helper-method, x-stainless-lang, x-stainless-os, x-stainless-package-version,"
     b" x-stainless-poll-helper, x-stainless-retry-count, x-stainless-runtime,"
-    b" x-stainless-runtime-version, x-stainless-timeout"
+    b" x-stainless-runtime-version, x-stainless-timeout, x-stainless-helper, Content-Encoding,"
+    b" x-api-key, anthropic-version, anthropic-beta, anthropic-dangerous-direct-browser-access,"
+    b" x-localrun-stream, x-localrun-stream-from"
 )
 
 
@@ -95,7 +99,7 @@ class Guard:
         try:
             cors = self._check(scope, headers)
         except LocalrunError as error:
-            await _refuse(send, error)
+            await _refuse(send, error, scope["path"])
             return
         if cors and scope["method"] == "OPTIONS":
             await _answer(send, 204, [*cors, *_PREFLIGHT], b"")
@@ -128,17 +132,21 @@ class Guard:
     def _identify(self, scope: Scope, headers: Mapping[str, str]) -> str:
         if not self._keys:
             return "local"
-        given = headers.get("authorization", "")
-        token = given[7:].strip().encode("latin-1") if given[:7].lower() == "bearer " else b""
+        tokens = _tokens(headers)
         # Every key is compared, in constant time: the answer's delay says nothing about them.
-        found = [name for name, key in self._keys.items() if hmac.compare_digest(key, token)]
+        found = [
+            name
+            for name, key in self._keys.items()
+            for token in tokens
+            if hmac.compare_digest(key, token)
+        ]
         if found:
             return found[0]
         if scope["path"] in _OPEN_PATHS and scope["method"] in ("GET", "HEAD"):
             return "none"
         raise Unauthorized(
-            "this server wants a key" if not token else "the key is not known here",
-            hint="send the header  Authorization: Bearer <key>",
+            "the key is not known here" if any(tokens) else "this server wants a key",
+            hint="send the header  Authorization: Bearer <key>  or  x-api-key: <key>",
         )
 
     def _knows_host(self, host: str) -> bool:
@@ -169,6 +177,16 @@ _PREFLIGHT = [
 
 def _scope_of(key: str) -> str:
     return "key:" + hashlib.sha256(b"localrun scope " + key.encode()).hexdigest()[:32]
+
+
+def _tokens(headers: Mapping[str, str]) -> tuple[bytes, bytes]:
+    """What may be a key, of both headers: some clients send a placeholder in one of them."""
+    given = headers.get("authorization", "")
+    bearer = given[7:] if given[:7].lower() == "bearer " else ""
+    return (
+        bearer.strip().encode("latin-1"),
+        headers.get("x-api-key", "").strip().encode("latin-1"),
+    )
 
 
 def _headers_of(scope: Scope) -> dict[str, str]:
@@ -213,11 +231,18 @@ def _with_headers(send: Any, headers: list[tuple[bytes, bytes]]) -> Any:  # noqa
     return send_with
 
 
-async def _refuse(send: Any, error: LocalrunError) -> None:  # noqa: ANN401 (ASGI's)
+def _dialect_of(path: str) -> Dialect:
+    """How errors are said on a path, before it is routed."""
+    if path.startswith("/v1/messages"):
+        return anthropic.DIALECT
+    return openai.DIALECT if path.startswith("/v1/") else NATIVE
+
+
+async def _refuse(send: Any, error: LocalrunError, path: str) -> None:  # noqa: ANN401 (ASGI's)
     headers = [(b"content-type", b"application/json")]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    await _answer(send, error.status, headers, dump(error_body(error)))
+    await _answer(send, error.status, headers, _dialect_of(path).refuse(error))
 
 
 async def _answer(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:  # noqa: ANN401 (ASGI's)

@@ -160,3 +160,34 @@ def test_a_bind_beyond_this_machine_wants_keys(tmp_path, host):
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_a_loopback_bind_is_open(tmp_path, host):
     check_bind(Settings(home=tmp_path, models=tmp_path, host=host))
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"x-api-key": "first"}, 200),
+        ({"x-api-key": "second", "authorization": "Bearer placeholder"}, 200),
+        ({"x-api-key": "placeholder", "authorization": "Bearer first"}, 200),
+        ({"x-api-key": "wrong"}, 401),
+        ({"x-api-key": "Bearer first"}, 401),
+        ({"x-api-key": ""}, 401),
+    ],
+)
+def test_a_key_may_stand_where_anthropics_clients_write_it(locked, headers, status):
+    with locked.client(headers=headers) as client:
+        assert client.get("/api/tags").status_code == status
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/api/chat", str),
+        ("/v1/chat/completions", "authentication_error"),
+        ("/v1/messages", "authentication_error"),
+    ],
+)
+def test_a_shut_door_is_said_in_the_dialect_of_the_path(locked, path, kind):
+    with locked.client() as client:
+        body = client.post(path, json={}).json()
+    assert isinstance(body["error"], str) if kind is str else body["error"]["type"] == kind
+    assert ("type" in body) is (path == "/v1/messages")
