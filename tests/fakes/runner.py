@@ -171,7 +171,8 @@ class FakeRunner:
             order, _, rest = submit.stop[0].removeprefix("fake: ").partition(" ")
             number = int(rest) if rest.isdigit() else 0
         n = submit.n_predict if submit.n_predict >= 0 else 5
-        self.log(f"submit {submit.request_id} {submit.scope} n_ctx={submit.n_ctx} {order}")
+        held = " grammar" if submit.grammar else ""
+        self.log(f"submit {submit.request_id} {submit.scope} n_ctx={submit.n_ctx} {order}{held}")
         pieces = {
             "flood": lambda: (KIB for _ in range(number)),
             "texts": lambda: iter(list(TEXTS.values())[number]),

@@ -118,6 +118,20 @@ def running(
         assert not state.thread.is_alive()
 
 
+THINKER = (
+    "{% if tools %}<tools>{{ tools | tojson }}</tools> as <tool_call>{}</tool_call>{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+    "{% endfor %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and not enable_thinking %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+)
+"""A template like Qwen3's: tools, and reasoning that can be switched off."""
+
+FILLER = (
+    "{{ if .Suffix }}<PRE> {{ .Prompt }} <SUF>{{ .Suffix }} <MID>{{ else }}{{ .Prompt }}{{ end }}"
+)
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
     """A store with a few tiny models; copied by nobody, changed by nobody."""
@@ -126,6 +140,13 @@ def models(tmp_path_factory) -> Path:
     other = make_tiny(home / "other.gguf", n_ctx=512, seed=1)
     store_model(home / "models", "tiny", tiny, params={"stop": ["</s>"], "temperature": 0.5})
     store_model(home / "models", "other", other, system="Be brief.", license="MIT")
+    store_model(home / "models", "filler", other, template=FILLER)
+    thinker = make_tiny(home / "thinker.gguf", arch="qwen3", chat_template=THINKER, seed=2)
+    store_model(home / "models", "thinker", thinker)
+    for name, pooling in (("embedder", 3), ("ranker", 4)):
+        extra = {"qwen3.pooling_type": pooling}
+        file = make_tiny(home / f"{name}.gguf", arch="qwen3", n_ctx=64, seed=pooling, extra=extra)
+        store_model(home / "models", name, file)
     return home
 
 
