@@ -151,9 +151,7 @@ class Library:
                 return self.get(candidate)
         raise ModelNotFound(text)
 
-    def add(
-        self, name: ModelName, manifest: Manifest, content: bytes | None = None
-    ) -> StoredModel:
+    def add(self, name: ModelName, manifest: Manifest, content: bytes | None = None) -> StoredModel:
         """Write a manifest, last and atomically, and drop what it leaves without an owner.
 
         An existing model of the same name, in any casing, is replaced.
