@@ -3,6 +3,7 @@
 from localrun.server.answers import Handler
 from localrun.server.openai.chat import chat
 from localrun.server.openai.completions import completions
+from localrun.server.openai.embeddings import embeddings
 from localrun.server.openai.errors import DIALECT
 from localrun.server.openai.models import model, models
 from localrun.server.openai.responses import (
@@ -20,6 +21,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/chat/completions", chat),
     ("POST", "/v1/chat/completions/input_tokens", count_chat),
     ("POST", "/v1/completions", completions),
+    ("POST", "/v1/embeddings", embeddings),
     ("POST", "/v1/responses", create),
     ("POST", "/v1/responses/input_tokens", count_response),
     ("GET", "/v1/responses/{id}", show),

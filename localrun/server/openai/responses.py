@@ -54,6 +54,8 @@ async def create(call: Call) -> None:
     writer = kind(response, request.spaces, keep)
     call.answer_id = response.id
     call.dialect = writer
+    if request.stream:
+        call.headers[b"cache-control"] = b"no-cache"
     await complete(call, ask, writer)
 
 
