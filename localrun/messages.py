@@ -128,6 +128,15 @@ class Tokenize(Frame, frozen=True):
     add_special: bool = True
 
 
+class TokenizePair(Frame, frozen=True):
+    """Turn a question and a text that may answer it into a rerank model's prompt; as `Tokenize`."""
+
+    request_id: int
+    vocab: Vocab
+    query: str
+    document: str
+
+
 class Detokenize(Frame, frozen=True):
     """Turn tokens into text; answered by `Prepared` with the tokens unchanged."""
 
@@ -184,7 +193,7 @@ class Prepared(Frame, frozen=True):
     closing: bytes = b""
 
 
-TextRequest: TypeAlias = Prepare | CheckGrammar | Tokenize | Detokenize | Forget
+TextRequest: TypeAlias = Prepare | CheckGrammar | Tokenize | TokenizePair | Detokenize | Forget
 TextAnswer: TypeAlias = WorkerReady | Started | Prepared | Failed
 
 

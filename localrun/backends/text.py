@@ -26,6 +26,7 @@ from localrun.messages import (
     Prepared,
     Started,
     Tokenize,
+    TokenizePair,
     Vocab,
     WorkerReady,
     decode_text_answer,
@@ -53,7 +54,7 @@ _CLOSE_S = 2.0
 _NOBODY = 0
 _log = logging.getLogger(__name__)
 
-_Ask: TypeAlias = Prepare | CheckGrammar | Tokenize | Detokenize
+_Ask: TypeAlias = Prepare | CheckGrammar | Tokenize | TokenizePair | Detokenize
 
 
 @dataclass(slots=True, eq=False)
@@ -144,6 +145,10 @@ class TextWorker:
     async def tokenize(self, vocab: Vocab, text: str, *, add_special: bool = True) -> "array[int]":
         """Turn text into tokens; BOS is added where asked and wanted. Raises as `prepare`."""
         return unpack_tokens((await self._ask(Tokenize(0, vocab, text, add_special))).tokens)
+
+    async def tokenize_pair(self, vocab: Vocab, query: str, document: str) -> "array[int]":
+        """The prompt with which a rerank model judges a document. Raises as `prepare`."""
+        return unpack_tokens((await self._ask(TokenizePair(0, vocab, query, document))).tokens)
 
     async def detokenize(
         self, vocab: Vocab, tokens: "array[int]", *, render_special: bool = False

@@ -169,6 +169,21 @@ class Vocabulary:
         prefix, suffix, middle = (int(name(pointer)) for name in names)
         return None if min(prefix, suffix, middle) < 0 else (prefix, suffix, middle)
 
+    def pair_frame(self) -> tuple[list[int], list[int], list[int]]:
+        """Tokens before the first of two texts, between them, and after the second.
+
+        Source: llama-server's `format_prompt_rerank`.
+        """
+        low = self._engine.low
+        separator: int = low.llama_vocab_sep(self._pointer)
+        end = self.eos if self.eos >= 0 else separator
+        before = [self.bos] if self.add_bos else []
+        after = [end] if self.add_eos else []
+        between = [*after, separator] if low.llama_vocab_get_add_sep(self._pointer) else after
+        frame = ([token for token in tokens if token >= 0] for tokens in (before, between, after))
+        first, second, third = frame
+        return first, second, third
+
     def check(self, token: int) -> None:
         """Raise BadRequest unless the id is of this vocabulary: llama.cpp would end the process."""
         if not 0 <= token < self.n_tokens:

@@ -5,6 +5,7 @@ read as such, BOS (and EOS) is added where the model's file asks for it, and nev
 the text already begins with, as many templates write it, is taken as the added one.
 """
 
+import re
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -23,6 +24,11 @@ _SAMPLE_CHARS = 8192
 _MAX_PARTS = 16_384
 _DIVISIBLE = ("gpt2", "gemma4", "llama")
 """Kinds of tokenizers of which `boundaries` is true and which add no more than BOS and EOS."""
+
+
+_PLACES = re.compile(r"\{(query|document)\}")
+RERANK_TEMPLATE = "tokenizer.chat_template.rerank"
+"""Where a GGUF says how a pair of texts is put to a rerank model."""
 
 
 class Tokenizer(Protocol):
@@ -53,6 +59,10 @@ class Tokenizer(Protocol):
 
     def fill_tokens(self) -> tuple[int, int, int] | None:
         """The tokens before a prefix, a suffix and the middle."""
+        ...
+
+    def pair_frame(self) -> tuple[list[int], list[int], list[int]]:
+        """The tokens before the first of two texts, between them, and after the second."""
         ...
 
     def piece(self, token: int, *, render_special: bool) -> bytes:
@@ -160,6 +170,23 @@ class ModelText:
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> "array[int]":
         """The tokens of a text; BOS and EOS added where asked and wanted."""
         return self._tokenizer.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def pair_tokens(self, query: str, document: str) -> "array[int]":
+        """The prompt with which a rerank model judges a document.
+
+        Source: llama-server's `format_prompt_rerank`.
+        """
+        tokenizer = self._tokenizer
+        if (template := tokenizer.meta(RERANK_TEMPLATE)) is not None:
+            given = {"query": query, "document": document}
+            text = _PLACES.sub(lambda place: given[place[1]], template)
+            return tokenizer.tokenize(text, add_special=False, parse_special=True)
+        before, between, after = (array("i", part) for part in tokenizer.pair_frame())
+        texts = [
+            tokenizer.tokenize(text, add_special=False, parse_special=False)
+            for text in (query, document)
+        ]
+        return before + texts[0] + between + texts[1] + after
 
     def fill_tokens(self) -> tuple[int, int, int] | None:
         """The tokens before a prefix, a suffix and the middle, for a model that fills gaps."""

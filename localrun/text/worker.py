@@ -23,6 +23,7 @@ from localrun.messages import (
     Started,
     TextRequest,
     Tokenize,
+    TokenizePair,
     encode,
     failed,
     pack_tokens,
@@ -31,7 +32,7 @@ from localrun.messages import (
 from localrun.text.prompts import Prompts
 from localrun.text.tokens import Tokenizer, Vocabularies
 
-Job: TypeAlias = Prepare | CheckGrammar | Tokenize | Detokenize
+Job: TypeAlias = Prepare | CheckGrammar | Tokenize | TokenizePair | Detokenize
 
 
 class Inbox:
@@ -109,6 +110,9 @@ class Worker:
             case Tokenize():
                 tokens = model.tokenize(job.text, add_special=job.add_special)
                 return Prepared(job.request_id, pack_tokens(tokens), job.text)
+            case TokenizePair():
+                tokens = model.pair_tokens(job.query, job.document)
+                return Prepared(job.request_id, pack_tokens(tokens), job.document)
             case Detokenize():
                 packed = unpack_tokens(job.tokens)
                 text = model.detokenize(packed, render_special=job.render_special)

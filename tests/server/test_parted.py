@@ -17,6 +17,7 @@ TOOL = {
         },
     },
 }
+TINY = "registry.ollama.ai/library/tiny:latest"
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"place": "Bergen"}}\n</tool_call>'
 
 
@@ -223,9 +224,7 @@ def test_a_suffix_needs_a_model_that_can_fill(client):
     body = {"model": "tiny", "prompt": "a", "suffix": "b", "stream": False}
     response = client.post("/api/generate", json=body)
     assert response.status_code == 400
-    assert response.json()["error"] == (
-        "registry.ollama.ai/library/tiny:latest does not support insert"
-    )
+    assert response.json()["error"] == f"{TINY} does not support insert"
     rendered = client.post(
         "/api/generate", json={**body, "model": "filler", "_debug_render_only": True}
     ).json()

@@ -7,7 +7,7 @@ import pytest
 
 from localrun.errors import BadRequest
 from localrun.messages import Vocab
-from localrun.text.tokens import ModelText, Vocabularies
+from localrun.text.tokens import RERANK_TEMPLATE, ModelText, Vocabularies
 
 BOS, EOS, START = 1, 2, 3
 SPECIAL = {"<s>": BOS, "</s>": EOS, "<|im_start|>": START}
@@ -24,19 +24,23 @@ class Letters:
         self.bos, self.eos = BOS, EOS
         self.add_bos, self.add_eos = add_bos, add_eos
         self.chat_template: str | None = None
+        self.rerank_template: str | None = None
         self.spaced = spaced
         self.n_calls = self.n_chars = 0
         self.is_closed = False
 
     def meta(self, key: str) -> str | None:
         kind = "llama" if self.spaced else "gpt2"
-        return {"tokenizer.ggml.model": kind}.get(key)
+        return {"tokenizer.ggml.model": kind, RERANK_TEMPLATE: self.rerank_template}.get(key)
 
     def whole_tokens(self) -> dict[int, tuple[str, bool]]:
         return {token: (text, False) for text, token in SPECIAL.items()}
 
     def fill_tokens(self) -> tuple[int, int, int] | None:
         return None
+
+    def pair_frame(self) -> tuple[list[int], list[int], list[int]]:
+        return [BOS], [EOS, EOS], [EOS]
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> "array[int]":
         self.n_calls += 1
@@ -193,3 +197,16 @@ def test_the_vocabulary_that_was_not_used_for_longest_is_freed() -> None:
     assert kept.get(one) is first
     kept.get(three)
     assert [key for key, tokenizer in loaded.items() if tokenizer.is_closed] == ["2"]
+
+
+def test_a_pair_of_texts_stands_in_the_vocabularys_frame() -> None:
+    model = ModelText(Letters())
+    expected = [BOS, *letters("q"), EOS, EOS, *letters("d<s>"), EOS]
+    assert model.pair_tokens("q", "d<s>").tolist() == expected
+
+
+def test_a_rerank_template_takes_both_texts_as_they_are() -> None:
+    vocabulary = Letters()
+    vocabulary.rerank_template = "{query}|{document}"
+    tokens = ModelText(vocabulary).pair_tokens("a{document}", "b")
+    assert tokens.tolist() == letters("a{document}|b")
