@@ -83,7 +83,8 @@ def _inner_map(value: Value) -> Map:
     """The properties of a property, in the order they were written in."""
     target = value.target if isinstance(value, Pointer) else None
     inner = target.values["om"] if isinstance(target, Struct) else None
-    return inner if isinstance(inner, Map) else Map(PROPERTY_MAP, None)
+    held = inner.target if isinstance(inner, Pointer) else None
+    return held if isinstance(held, Map) else Map(PROPERTY_MAP, None)
 
 
 def _json_properties(value: Value) -> str:
@@ -99,7 +100,11 @@ PROPERTY_TYPE = Type("api.PropertyType", Kind.SLICE, STRING, text=_shown_types, 
 PROPERTY = Type("api.ToolProperty", Kind.STRUCT, methods={"ToTypeScriptType": _typescript})
 PROPERTY_MAP = Type("map[string]api.ToolProperty", Kind.MAP, PROPERTY)
 PROPERTIES = Type("template.templateProperties", Kind.MAP, PROPERTY, text=_shown_as_json)
-INNER_PROPERTIES = Type("api.ToolPropertiesMap", Kind.STRUCT)
+ORDERED_MAP = "*orderedmap.Map[string,github.com/ollama/ollama/api.ToolProperty]"
+ORDERED_POINTER = Type(ORDERED_MAP, Kind.POINTER, PROPERTY_MAP)
+INNER_PROPERTIES = Type(
+    "api.ToolPropertiesMap", Kind.STRUCT, fields=(StructField("om", ORDERED_POINTER),)
+)
 INNER_PROPERTIES_POINTER = Type(
     "*api.ToolPropertiesMap",
     Kind.POINTER,
@@ -304,7 +309,7 @@ def _property(data: Mapping[str, object]) -> Struct:
 def _inner_properties(data: object) -> Pointer:
     if not isinstance(data, Mapping):
         return Pointer(INNER_PROPERTIES_POINTER, None)
-    held: dict[str, Value] = {"om": Map(PROPERTY_MAP, _properties(data))}
+    held: dict[str, Value] = {"om": Pointer(ORDERED_POINTER, Map(PROPERTY_MAP, _properties(data)))}
     return Pointer(INNER_PROPERTIES_POINTER, Struct(INNER_PROPERTIES, held))
 
 

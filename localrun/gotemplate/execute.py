@@ -304,17 +304,16 @@ class _Frame:
         if receiver is NIL:
             self.run.fail(f"nothing to take .{name} from")
         value = followed(receiver)
-        method = _method(value, name)
-        if method is not None:
-            if is_given:
-                self.run.fail(f"{name} takes no argument")
-            return method(value)
+        for holder in (receiver, value):
+            method = _method(holder, name)
+            if method is not None and not is_given:
+                return method(holder)
         if is_given:
-            self.run.fail(f"{name} has arguments but is no method")
+            self.run.fail(f"{name} takes no arguments")
         return self._own_field(value, name)
 
     def _own_field(self, value: Value, name: str) -> Value:
-        if isinstance(value, Struct) and value.type.field_of(name):
+        if isinstance(value, Struct) and name[0].isupper() and value.type.field_of(name):
             return value.values[name]
         if not isinstance(value, Map):
             self.run.fail(f"can't evaluate field {name} in type {describe(value)}")

@@ -19,7 +19,6 @@ from localrun.gotemplate.values import (
     Struct,
     StructField,
     Value,
-    clean_text,
     is_nil,
     is_true,
     type_of,
@@ -34,7 +33,8 @@ _ESCAPES = {
     "\u2028": "\\u2028",
     "\u2029": "\\u2029",
 }
-_ESCAPED = str.maketrans(_ESCAPES)
+_ESCAPED = str.maketrans({**_ESCAPES, **{chr(code): "\\ufffd" for code in range(0xDC80, 0xDD00)}})
+"""Go also escapes the sign that stands for a byte of no character."""
 
 
 def to_json(value: Value) -> str:
@@ -70,7 +70,7 @@ def encode(value: Value) -> str:
 
 def string(text: str) -> str:
     """A text as a JSON string."""
-    return json.dumps(clean_text(text), ensure_ascii=False).translate(_ESCAPED)
+    return json.dumps(text, ensure_ascii=False).translate(_ESCAPED)
 
 
 def _compound(value: Value) -> str:

@@ -109,7 +109,8 @@ class _Lexer:
                 self.source[start + 3 : start + 4] in set(_SPACES)
             )
             self._text(start, trims_left=trims, trims_right=trims_before)
-            trims = self._comment() or self._action(trims_before)
+            is_comment = _COMMENT.match(self.source, start + 2) is not None
+            trims = self._comment() if is_comment else self._action(trims_before)
         self._text(len(self.source), trims_left=trims, trims_right=False)
         self._emit(TokenKind.END, len(self.source))
         return self.tokens
@@ -126,10 +127,8 @@ class _Lexer:
             self._emit(TokenKind.TEXT, self.at + len(text))
         self._skip(end)
 
-    def _comment(self) -> bool | None:
-        """Pass over a comment; whether it trims what follows, None if there is none."""
-        if not _COMMENT.match(self.source, self.at + 2):
-            return None
+    def _comment(self) -> bool:
+        """Pass over a comment; whether it trims what follows."""
         end = self.source.find("*/", self.source.index("/*", self.at) + 2)
         if end < 0:
             fail(self.line, "unclosed comment")

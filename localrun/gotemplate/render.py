@@ -140,6 +140,7 @@ def _parsed(source: str) -> tuple[Template, frozenset[str]]:
         raise TemplateFailed(f"the template's {error}", hint=HINT) from None
     if not names & {"messages", "response"}:
         template = replace(template, root=(*template.root, _RESPONSE))
+        names.add("response")
     return template, frozenset(names)
 
 
