@@ -8,7 +8,7 @@ Source: the questions are those of llama.cpp's `common/jinja/caps.cpp` and some 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 from localrun.errors import TemplateFailed
@@ -145,17 +145,18 @@ class Abilities:
         return self._shows("", *self._called(self._call("a", _SHORT_ID)))
 
     @cached_property
-    def wants_functions(self) -> bool:
-        """Whether it reads the tools as one text called `functions`."""
-        names = self._templates.names(self._source)
-        return "functions" in names and "tools" not in names
+    def _names(self) -> set[str]:
+        """Of the other names by which templates ask for tools, those that this one reads."""
+        return self._templates.names(self._source) & {"functions", "datetime", "xml_tools"}
 
     def variables_of(self, tools: Sequence[Mapping[str, object]]) -> dict[str, object]:
         """What the template wants to know beside messages and tools."""
-        if not self.wants_functions:
-            return {}
-        functions = json.dumps(tools, ensure_ascii=False, indent=2) if tools else ""
-        return {"functions": functions, "datetime": self._templates.now_text()}
+        known: dict[str, Callable[[], object]] = {
+            "functions": lambda: json.dumps(tools, ensure_ascii=False, indent=2) if tools else "",
+            "datetime": self._templates.now_text,
+            "xml_tools": lambda: tools or None,
+        }
+        return {name: known[name]() for name in self._names}
 
     def _typed(self, text: str) -> object:
         return parts(text) if self.wants_parts else text

@@ -157,12 +157,19 @@ def _one_by_one(
     return [*found, *rest]
 
 
-def tools_text(tools: Sequence[Mapping[str, object]]) -> str:
-    """What the model may call, for templates that cannot say it."""
+def tools_text(tools: Sequence[Mapping[str, object]], *, has_form: bool) -> str:
+    """What the model may call, for templates that cannot say it.
+
+    Args:
+        tools: As the client wrote them.
+        has_form: The model has learnt a form for calls; else it is told one.
+    """
     lines = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+    text = f"You may call one or more of these tools:\n<tools>\n{lines}\n</tools>"
+    if has_form:
+        return text
     return (
-        "You may call one or more of these tools:\n"
-        f"<tools>\n{lines}\n</tools>\n"
+        f"{text}\n"
         "To call one, write its name and arguments as a JSON object between these tags:\n"
         '<tool_call>\n{"name": "…", "arguments": {…}}\n</tool_call>'
     )

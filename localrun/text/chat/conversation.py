@@ -123,7 +123,7 @@ def _given(
     messages = _with_known_tools([message_of(turn) for turn in turns], able)
     offered: Sequence[Mapping[str, object]] | None = list(tools)
     if tools and not able.takes_tools:
-        messages, offered = _with_system(messages, tools_text(tools)), []
+        messages, offered = _with_system(messages, tools_text(tools, has_form=able.takes_calls)), []
     messages = _with_known_roles(messages, able)
     if not offered and able.renders_bare:
         offered = None

@@ -15,6 +15,7 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
+import jinja2.runtime
 import jinja2.sandbox
 import jinja2.utils
 from jinja2.exceptions import SecurityError
@@ -46,6 +47,25 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """Jinja's sandbox without operators that make much out of little."""
 
     intercepted_binops = frozenset(("*", "**"))
+
+    def getattr(self, obj: object, attribute: str) -> object:
+        """Read an attribute: at once where the sandbox would find no fault, else through it.
+
+        Its checks take most of the time of a long conversation, and what templates read are keys of
+        messages, their own namespaces, places in a loop, and methods of texts.
+        """
+        kind = type(obj)
+        if kind is dict and attribute not in _DICT_NAMES:
+            values = cast("dict[object, object]", obj)
+            if attribute in values:
+                return values[attribute]
+        elif kind is _Namespace and not attribute.startswith("_"):
+            value: object = _attribute(obj, "_Namespace__attrs").get(attribute)
+            if type(value) in _PLAIN_TYPES:
+                return value
+        elif attribute in _HARMLESS.get(kind, ()):
+            return getattr(obj, attribute)
+        return super().getattr(obj, attribute)
 
     def call_binop(
         self, context: jinja2.runtime.Context, operator: str, left: object, right: object
@@ -89,6 +109,20 @@ class _Namespace(jinja2.utils.Namespace):
         """Set a value of a permitted name."""
         _check_name(name)
         super().__setitem__(name, value)
+
+
+_attribute: Callable[[object, str], dict[str, object]] = object.__getattribute__
+_DICT_NAMES = frozenset(dir(dict))
+_PLAIN_TYPES = frozenset((str, int, bool, float, list, dict))
+_HARMLESS: dict[type, frozenset[str]] = {
+    str: frozenset(
+        ("endswith", "find", "lower", "lstrip", "replace", "rsplit", "rstrip", "split")
+        + ("splitlines", "startswith", "strip", "title", "upper")
+    ),
+    jinja2.runtime.LoopContext: frozenset(
+        ("depth", "depth0", "first", "index", "index0", "last", "length", "revindex", "revindex0")
+    ),
+}
 
 
 def _check_name(name: object) -> None:
