@@ -1,15 +1,22 @@
 """Which family a model's answers belong to, told by facts in its chat template. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from localrun.output.calls import Tools
-from localrun.output.families import REASONINGS, TOOLS, Reasons
-from localrun.output.grammar.compose import Wanted, compose
+from localrun.output.channels import HarmonyParser, RecipientParser
+from localrun.output.families import REASONINGS, TOOLS, Layout, Reasons, Row
+from localrun.output.grammar.channels import harmony, recipients
+from localrun.output.grammar.compose import compose
+from localrun.output.grammar.wanted import Wanted
 from localrun.output.parser import Style, StyleParser
 from localrun.output.pieces import Parser
 from localrun.output.syntax.bare_json import BareJson
+
+_TAIL = 200
+_TOKEN = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]|\]<\]\w+\[>\[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,9 @@ class Family:
         thinks: It can reason.
         calls_tools: It can call tools.
         style: How the parts of an answer are marked.
+        layout: What an answer is made of.
+        reasoning_closing: Text that ends the reasoning early and leads to the answer.
+        opened_by: A prompt that ends so ends inside the reasoning.
         switches: Template variables that switch the reasoning.
     """
 
@@ -29,6 +39,9 @@ class Family:
     thinks: bool
     calls_tools: bool
     style: Style = field(default_factory=Style)
+    layout: Layout = "marked"
+    reasoning_closing: str = ""
+    opened_by: str = ""
     switches: tuple[str, ...] = ()
 
     @property
@@ -45,37 +58,50 @@ class Family:
     def markers(self) -> tuple[str, ...]:
         """Special tokens whose text the parser needs."""
         style = self.style
-        calls = [marker for syntax in style.syntaxes for marker in syntax.markers]
-        texts = (style.reasoning_start, style.reasoning_end, *style.wrappers, *calls)
-        return tuple(dict.fromkeys(text.strip() for text in texts if text.strip()))
+        calls = [text for syntax in style.syntaxes for text in (*syntax.markers, *syntax.sections)]
+        texts = [style.reasoning_start, style.reasoning_end, *style.wrappers, *calls]
+        found = [token for text in texts for token in (text.strip(), *_TOKEN.findall(text))]
+        return tuple(dict.fromkeys(token for token in found if len(token) > 1))
 
     def reads(self, *, tools: bool) -> bool:
         """An answer needs `parser`; else its text is the content as it stands."""
-        return self.thinks or bool(self.style.wrappers) or (tools and bool(self.style.syntaxes))
+        is_marked = self.layout != "marked" or bool(self.style.wrappers)
+        return self.thinks or is_marked or (tools and bool(self.style.syntaxes))
 
     def variables(self, think: bool | str | None) -> dict[str, object]:  # noqa: FBT001 - three-valued
         """Template variables that switch the reasoning as `think` says; None leaves it as it is."""
         if think is None:
             return {}
-        level = think if isinstance(think, str) else ("medium" if think else "")
         values: dict[str, object] = {}
         for name in self.switches:
             if name == "reasoning_effort":
-                values |= {name: level} if level else {}
+                values |= self._effort(think)
+            elif name == "thinking_mode":
+                values[name] = "enabled" if think else "disabled"
             else:
                 values[name] = bool(think)
         return values
 
+    def _effort(self, think: bool | str) -> dict[str, object]:  # noqa: FBT001 - three-valued
+        if isinstance(think, str):
+            level = "high" if think == "max" and self.name == "harmony" else think
+            return {"reasoning_effort": level}
+        return {"reasoning_effort": "medium"} if think and self.name == "harmony" else {}
+
     def opens_reasoning(self, prompt_text: str) -> bool:
         """The rendered prompt ends inside the reasoning."""
-        start = self.reasoning_start.strip()
-        return bool(start) and prompt_text[-200:].rstrip().endswith(start)
+        opener = self.opened_by.strip()
+        return bool(opener) and prompt_text[-_TAIL:].rstrip().endswith(opener)
 
     def parser(
         self, *, prompt_text: str, tools: Sequence[Mapping[str, object]], think: bool | str | None
     ) -> Parser:
         """A fresh parser for one answer to this prompt."""
         del think
+        if self.layout == "harmony":
+            return HarmonyParser(Tools(tools), prompt_text)
+        if self.layout == "recipients":
+            return RecipientParser(Tools(tools), prompt_text)
         return StyleParser(self.style, Tools(tools), is_open=self.opens_reasoning(prompt_text))
 
     def grammar(
@@ -104,7 +130,11 @@ class Family:
         wanted = Wanted(
             format, Tools(tools), tool_choice, parallel_tool_calls, is_open, think is not False
         )
-        return compose(self.style, wanted)
+        if not wanted.holds:
+            return ""
+        if self.layout == "marked":
+            return compose(self.style, wanted)
+        return harmony(wanted) if self.layout == "harmony" else recipients(wanted)
 
 
 @lru_cache(maxsize=64)
@@ -119,19 +149,45 @@ def family_of(*, jinja: str | None, go: str | None, architecture: str) -> Family
     del architecture
     source = go or jinja or ""
     reasons = next((row for row in REASONINGS if row.found_in(source)), Reasons())
-    row = next((row for row in TOOLS if row.found_in(source)), None)
-    has_tools = row is not None or "tools" in source or ".Tools" in source
-    syntaxes = row.syntaxes if row else ((BareJson(),) if has_tools else ())
+    row = next((row for row in TOOLS if row.found_in(source)), Row())
+    calls_tools = bool(row.name) or "tools" in source or ".Tools" in source
+    bare = (BareJson(),) if calls_tools else ()
     style = Style(
         reasoning_start=reasons.start,
         reasoning_end=reasons.end,
-        syntaxes=syntaxes,
-        wrappers=row.wrappers if row else (),
+        wrappers=row.wrappers,
+        syntaxes=row.syntaxes or bare,
+        calls_end_reasoning=row.calls_end_reasoning,
+        reasons_anywhere=reasons.anywhere,
     )
-    name = row.name if row else ("generic" if has_tools else "plain")
-    return Family(name, bool(reasons.end), has_tools, style, _switches(source))
+    return Family(
+        name=_name(row, reasons, calls_tools=calls_tools),
+        thinks=bool(reasons.end),
+        calls_tools=calls_tools,
+        style=style,
+        layout=row.layout,
+        reasoning_closing=reasons.closing or reasons.end,
+        opened_by=reasons.opened_by or reasons.start,
+        switches=_switches(source) if reasons.end else (),
+    )
+
+
+def _name(row: Row, reasons: Reasons, *, calls_tools: bool) -> str:
+    if row.name == "hermes" and reasons.end:
+        return "qwen3"
+    return row.name or ("generic" if calls_tools else "plain")
+
+
+_SWITCHES = tuple(
+    (name, re.compile(rf"(?<![\w.'\"]){name}(?![\w(])"))
+    for name in ("enable_thinking", "thinking", "thinking_mode", "reasoning_effort")
+)
 
 
 def _switches(source: str) -> tuple[str, ...]:
-    names = ("enable_thinking", "thinking", "reasoning_effort")
-    return tuple(name for name in names if name in source)
+    """Variables that the template's own code (not its words) reads."""
+    code = " ".join(_CODE.findall(source))
+    return tuple(name for name, pattern in _SWITCHES if pattern.search(code))
+
+
+_CODE = re.compile(r"\{%.*?%\}|\{\{.*?\}\}", re.DOTALL)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from localrun.output.calls import Output, Tools, new_call_id
 from localrun.output.pieces import Piece
 from localrun.output.syntax.base import Reading, Syntax
-from localrun.output.tape import Markers, Steps, Tape
+from localrun.output.tape import Steps, Tape, markers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,16 @@ class StyleParser(StepsParser):
         self._is_open = is_open
         self._readers: dict[str, Syntax] = {}
         self._starts: tuple[str, ...] = ()
+        sections: tuple[str, ...] = ()
         for syntax in reversed(style.syntaxes if tools else ()):
             self._readers.update(dict.fromkeys((*syntax.starts, *syntax.openers), syntax))
             self._starts = (*syntax.starts, *self._starts)
+            sections = (*sections, *syntax.sections)
         openers = [marker for marker in self._readers if marker not in self._starts]
         ends = openers if style.calls_end_reasoning else ()
         everywhere = (style.reasoning_start, style.reasoning_end) if style.reasons_anywhere else ()
-        self._in_prose = Markers((*openers, *style.wrappers, *everywhere))
-        self._in_reasoning = Markers((style.reasoning_end, *ends))
+        self._in_prose = markers_of(*openers, *sections, *style.wrappers, *everywhere)
+        self._in_reasoning = markers_of(style.reasoning_end, *ends)
         super().__init__(tools, new_id)
 
     def run(self) -> Steps[None]:

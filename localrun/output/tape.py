@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Generator, Iterable
+from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -116,6 +117,23 @@ class Tape:
                 return ""
             yield
 
+    def short(self, markers: "Markers", write: Callable[[str], None], limit: int) -> Steps[str]:
+        """As `until`, but give up, having taken some text, behind `limit` characters."""
+        size = 0
+        while True:
+            match = markers.search(self.text, self.at)
+            end = len(self.text) if match is None else match.start()
+            if end > self.at:
+                size += end - self.at
+                write(self.take(min(end, self.at + limit + 1)))
+            if size > limit or (match is None and self.ended):
+                return ""
+            if match is not None and match.lastindex:
+                return self.take(match.end())
+            if self.ended:
+                return ""
+            yield
+
     def word(self, pattern: "re.Pattern[str]", limit: int = 256) -> Steps[str]:
         """Take what matches `pattern`, a class of characters; more than `limit` of them is none."""
         parts: list[str] = []
@@ -142,6 +160,12 @@ class Markers:
     def search(self, text: str, at: int) -> "re.Match[str] | None":
         """The first marker, whole (then it is group 1) or begun at the end of `text`."""
         return self._pattern.search(text, at)
+
+
+@lru_cache(maxsize=256)
+def markers_of(*texts: str) -> Markers:
+    """`Markers`, kept: compiling them costs more than reading with them."""
+    return Markers(texts)
 
 
 _BLANK = re.compile(r"\s*")

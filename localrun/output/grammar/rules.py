@@ -1,13 +1,11 @@
 """The rules of one grammar while it is put together. Pure.
 
-A marker such as `<tool_call>` is one special token in one vocabulary and plain text in another, and
-whoever writes the grammar does not know which. So markers stand alone in rules called `special_…`
-with their text as a string; who compiles the grammar replaces the string by the token where the
-vocabulary has it (`special_0: "<tool_call>"` → `special_0: <[151657]>`).
+A marker such as `<tool_call>` is one special token in one vocabulary and plain text in another. A
+grammar is held over the text, so both are its text as a string here.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from localrun.output.calls import Tools
 from localrun.output.grammar.schema import held_schema
@@ -40,15 +38,15 @@ class Rules:
             self._attributes[name] = attributes
         return self._names[key]
 
-    def marker(self, text: str) -> str:
-        """A rule for a text that may be a special token."""
-        return self.add("special", json.dumps(text, ensure_ascii=False))
+    def named(self, name: str, body: str) -> str:
+        """A rule that needs its name in its body."""
+        self._bodies[name] = body
+        self._attributes[name] = ""
+        return name
 
     def until(self, marker: str) -> str:
         """A rule for any text, up to and with a marker."""
-        special = self.marker(marker)
-        spelled = self.add("text", f"{ANY} {quoted(marker)}", "[lazy]")
-        return self.add("until", f"{spelled} | {ANY} {special}")
+        return self.add("until", f"{ANY} {quoted(marker)}", "[lazy]")
 
     def json(self, schema: Mapping[str, object], *, is_strict: bool = True) -> str:
         """A rule for JSON that holds to a schema; to what of it can be held if not `is_strict`."""
@@ -72,6 +70,25 @@ class Rules:
         for name, body in self._bodies.items():
             lines.append(f"{name}{self._attributes[name]}: {body}")
         return "\n".join(lines) + "\n"
+
+
+def listed(items: Sequence[tuple[str, bool]], separator: str) -> str:
+    """A body for items in order with something between them.
+
+    Args:
+        items: A body, and whether it must be there.
+        separator: Stands between two items.
+    """
+    return _first(items, separator) if items else '""'
+
+
+def _first(items: Sequence[tuple[str, bool]], separator: str) -> str:
+    (body, is_required), rest = items[0], items[1:]
+    parts = [f"{separator} {b}" if r else f"({separator} {b})?" for b, r in rest]
+    whole = " ".join([body, *parts])
+    if is_required:
+        return whole
+    return f"({whole} | {_first(rest, separator)})" if rest else f"({whole})?"
 
 
 def quoted(text: str) -> str:

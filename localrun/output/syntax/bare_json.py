@@ -24,6 +24,7 @@ class BareJson:
     openers: tuple[str, ...] = ("\n{", "\n[", "```")
     starts: tuple[str, ...] = ("{", "[")
     markers: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
 
     def read(self, reading: Reading, opener: str) -> Steps[None]:
         """See `Syntax`."""

@@ -8,7 +8,7 @@ from typing import Protocol
 from localrun.output.calls import Output, Tools
 from localrun.output.grammar.rules import Rules
 from localrun.output.lenient import JsonReader, State
-from localrun.output.tape import Markers, Steps, Tape
+from localrun.output.tape import Steps, Tape, markers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,16 @@ class Reading:
 
     def closed(self, closers: Sequence[str]) -> Steps[bool]:
         """Take the marker that ends a call, and brackets too many; False if it is missing."""
-        yield from self.tape.blank()
-        if not closers:
-            return True
-        while (yield from self.tape.peek()) in _CLOSERS:
-            self.tape.take(self.tape.at + 1)
-            yield from self.tape.blank()
-        return bool((yield from self.tape.one_of(closers)))
+        tape = self.tape
+        yield from tape.blank()
+        while closers:
+            if (yield from tape.one_of(closers)):
+                return True
+            if (yield from tape.peek()) not in _CLOSERS:
+                return False
+            tape.take(tape.at + 1)
+            yield from tape.blank()
+        return True
 
     def string(self) -> Steps[str | None]:
         """Take one JSON string and return what it says; None where it is none."""
@@ -63,7 +66,7 @@ class Reading:
 
     def skipped(self, closers: Sequence[str]) -> Steps[None]:
         """Take everything up to the marker that ends a call which cannot be read, or to the end."""
-        yield from self.tape.until(Markers(closers), nowhere)
+        yield from self.tape.until(markers_of(*closers), nowhere)
 
 
 class Syntax(Protocol):
@@ -77,6 +80,11 @@ class Syntax(Protocol):
     @property
     def starts(self) -> tuple[str, ...]:
         """The same, but only where an answer begins."""
+        ...
+
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """Markers around all calls of an answer that say nothing more."""
         ...
 
     @property

@@ -32,6 +32,7 @@ class JsonCalls:
     is_array: bool = False
     id_key: str = ""
     starts: tuple[str, ...] = ()
+    sections: tuple[str, ...] = ()
 
     @property
     def markers(self) -> tuple[str, ...]:
@@ -75,7 +76,7 @@ class JsonCalls:
             more = rf' ("," {BLANK} {one})*' if many else ""
             body = f'"[" {BLANK} {one}{more} {BLANK} "]"'
         if self.closers:
-            body = f"{body} {BLANK} {rules.marker(self.closers[0])}"
+            body = f"{body} {BLANK} {quoted(self.closers[0])}"
         return dict.fromkeys(self.openers, f"{BLANK} {body}")
 
     def _object(self, rules: Rules, tools: Tools, name: str) -> str:

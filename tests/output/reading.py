@@ -1,0 +1,65 @@
+"""What the tests of parsers share: feeding in pieces, and asking what came out."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from localrun.output.family import Family
+from localrun.output.pieces import (
+    CallArguments,
+    CallBegun,
+    CallBroken,
+    CallDone,
+    Content,
+    Piece,
+    Thinking,
+)
+from tests.output.formats import TOOLS
+
+
+def read(
+    family: Family,
+    text: str,
+    size: int,
+    prompt: str = "",
+    tools: Sequence[Mapping[str, object]] = TOOLS,
+) -> list[Piece]:
+    """All pieces of a text that comes `size` characters at a time."""
+    return fed(family, (text[i : i + size] for i in range(0, len(text), size)), prompt, tools)
+
+
+def fed(
+    family: Family, texts: Iterable[str], prompt: str, tools: Sequence[Mapping[str, object]]
+) -> list[Piece]:
+    parser = family.parser(prompt_text=prompt, tools=tools, think=None)
+    pieces = [piece for text in texts for piece in parser.feed(text)]
+    return pieces + parser.finish()
+
+
+def content(pieces: Sequence[Piece]) -> str:
+    return "".join(p.text for p in pieces if isinstance(p, Content))
+
+
+def thinking(pieces: Sequence[Piece]) -> str:
+    return "".join(p.text for p in pieces if isinstance(p, Thinking))
+
+
+def calls(pieces: Sequence[Piece]) -> list[tuple[str, Mapping[str, object]]]:
+    return [(p.name, p.arguments) for p in pieces if isinstance(p, CallDone)]
+
+
+def broken(pieces: Sequence[Piece]) -> list[str]:
+    return [p.raw for p in pieces if isinstance(p, CallBroken)]
+
+
+def is_coherent(pieces: Sequence[Piece]) -> bool:
+    """Every call begins once, ends once, and its streamed arguments are those it ends with."""
+    begun = [p.index for p in pieces if isinstance(p, CallBegun)]
+    ended = [p.index for p in pieces if isinstance(p, CallDone | CallBroken)]
+    for piece in pieces:
+        if isinstance(piece, CallDone):
+            told = (
+                p.text for p in pieces if isinstance(p, CallArguments) and p.index == piece.index
+            )
+            if json.loads("".join(told)) != piece.arguments:
+                return False
+    return begun == ended == list(range(len(begun)))
