@@ -7,6 +7,7 @@ nothing else in localrun touches the library.
 
 from localrun.llama.batch import Batch
 from localrun.llama.context import Context, ContextSettings, Decoded
+from localrun.llama.embedding import EmbeddingContext
 from localrun.llama.grammar import Matcher, TokenTable, check_grammar
 from localrun.llama.library import describe, version
 from localrun.llama.model import Model
@@ -20,6 +21,7 @@ __all__ = [
     "Context",
     "ContextSettings",
     "Decoded",
+    "EmbeddingContext",
     "Matcher",
     "Model",
     "Sampler",

@@ -94,6 +94,17 @@ class Batch:
         self.output_rows.append(end - 1)
         return end - 1
 
+    def want_all(self) -> None:
+        """Let every row be an output, as a step that pools needs it.
+
+        Raises:
+            ValueError: If these are more than the context reserved.
+        """
+        if self.n_rows > self.n_outputs_max:
+            raise ValueError(f"more than {self.n_outputs_max} rows are outputs")
+        self._logits[: self.n_rows] = array("b", b"\1" * self.n_rows)
+        self.output_rows = list(range(self.n_rows))
+
     def _check(self, seq_id: int, start_pos: int, tokens: "array[int]") -> None:
         n = len(tokens)
         if not 0 < n <= self.n_batch - self.n_rows:

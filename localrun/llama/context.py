@@ -55,6 +55,8 @@ class ContextSettings:
         type_k: KV cache type of the keys.
         type_v: KV cache type of the values.
         flash_attention: None lets llama.cpp decide.
+        pooling: The context turns sequences into vectors in this way of llama.cpp's, -1 for the
+            model's own; None makes one for text.
     """
 
     n_cells: int
@@ -66,6 +68,7 @@ class ContextSettings:
     type_k: str = "f16"
     type_v: str = "f16"
     flash_attention: bool | None = None
+    pooling: int | None = None
 
     def check(self) -> None:
         """Raise InvalidOption where llama.cpp would end the process."""
@@ -100,6 +103,8 @@ class Context:
         params.type_k, params.type_v = KV_TYPES[settings.type_k], KV_TYPES[settings.type_v]
         params.flash_attn_type = _FLASH[settings.flash_attention]
         params.kv_unified = True
+        if settings.pooling is not None:
+            params.embeddings, params.pooling_type = True, settings.pooling
         self._engine.log.errors = []
         self._pointer = low.llama_init_from_model(model.pointer, params)
         if not self._pointer:

@@ -167,6 +167,7 @@ def _compare(params: Any, defaults: dict[str, Any]) -> None:
 
 
 _SHORT = (
+    "llama_get_embeddings_seq",
     "llama_get_logits_ith",
     "llama_get_memory",
     "llama_memory_clear",
@@ -176,6 +177,7 @@ _SHORT = (
     "llama_memory_seq_rm",
     "llama_sampler_accept",
     "llama_sampler_sample",
+    "llama_set_embeddings",
     "llama_set_n_threads",
     "llama_token_to_piece",
     "llama_vocab_is_control",

@@ -13,7 +13,12 @@ _MAX_LAYERS = 1 << 16
 
 
 class Model:
-    """Weights in memory and their vocabulary. Contexts on it must be closed before it."""
+    """Weights in memory and their vocabulary. Contexts on it must be closed before it.
+
+    Attributes:
+        pooling: The way that the GGUF says to pool embeddings, in llama.cpp's numbers; 0 if unsaid.
+        is_causal: Tokens see only what came before.
+    """
 
     def __init__(self, pointer: Any) -> None:
         low = native().low
@@ -25,6 +30,10 @@ class Model:
         self.is_recurrent = bool(
             low.llama_model_is_recurrent(pointer) or low.llama_model_is_hybrid(pointer)
         )
+        architecture = self.vocabulary.meta("general.architecture") or ""
+        pooling = self.vocabulary.meta(f"{architecture}.pooling_type") or "0"
+        self.pooling = int(pooling) if pooling.isdigit() else 0
+        self.is_causal = self.vocabulary.meta(f"{architecture}.attention.causal") != "false"
         self.has_decoder = bool(low.llama_model_has_decoder(pointer))
         self.has_encoder = bool(low.llama_model_has_encoder(pointer))
 

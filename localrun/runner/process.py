@@ -6,16 +6,17 @@ import sys
 import threading
 import time
 from array import array
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from localrun.errors import LocalrunError, OutOfMemory
-from localrun.llama import Context, ContextSettings, Model, version
+from localrun.errors import LocalrunError, OutOfMemory, Unsupported
+from localrun.llama import version
 from localrun.messages import (
     AskStats,
     Cancel,
     Credit,
+    Embed,
     EndReasoning,
     Load,
     Loaded,
@@ -29,23 +30,23 @@ from localrun.messages import (
     Tokens,
     decode_runner_request,
     encode,
+    failed,
     unpack_tokens,
 )
-from localrun.runner.engine import Engine
 from localrun.runner.grammars import GrammarMade, GrammarMaker
-from localrun.runner.lane import Lane
-from localrun.runner.solo import SoloLane
-from localrun.runner.threads import Threads
+from localrun.runner.loading import Purpose, load_model, make_embedder, make_engine, needed_bytes
 from localrun.system.frames import ChildPipe
-from localrun.system.idle import idle_core_seconds
 
-Purpose: TypeAlias = Literal["load", "context"]
+if TYPE_CHECKING:
+    from localrun.runner.embed import Embedder
+    from localrun.runner.engine import Engine
 
 _FLUSH_S = 2.0
 _GATHER_S = 0.010
 """Steps shorter than this share a frame: waking server and client for each token of a fast model
 takes more from the compute threads than it gives a reader."""
-_LOAD_ASK, _SOLO_ASK = 1, 2
+_LOAD_ASK, _SOLO_ASK, _EMBED_ASK = 1, 2, 3
+_EMBEDS_ONLY = "this model makes embeddings, no text"
 
 
 class RunnerProcess:
@@ -55,7 +56,8 @@ class RunnerProcess:
         self._pipe = pipe
         self._inbox: queue.SimpleQueue[RunnerRequest | GrammarMade] = queue.SimpleQueue()
         self._engine: Engine | None = None
-        self._load: Load | None = None
+        self._embedder: Embedder
+        self._served: tuple[Engine | Embedder, ...] = ()
         self._prompts: dict[int, array[int]] = {}
 
     def run(self) -> None:
@@ -63,7 +65,7 @@ class RunnerProcess:
         threading.Thread(target=self._read, name="frames-in", daemon=True).start()
         try:
             self._pipe.send(encode(RunnerReady(os.getpid(), version())))
-            engine = self._engine = self._prepare(self._wait_for_load())
+            self._prepare(self._wait_for_load())
         except LocalrunError as error:
             self._pipe.send(encode(LoadFailed(error.code, error.message, error.hint)))
             self._pipe.flush(_FLUSH_S)
@@ -71,12 +73,18 @@ class RunnerProcess:
         has_work, sent_s = False, 0.0
         while True:
             self._drain(wait=not has_work)
-            has_work = engine.step(interrupted=lambda: not self._inbox.empty())
+            worked = [served.step(interrupted=self._is_called) for served in self._served]
+            has_work = any(worked)
             now = time.monotonic()
-            if not has_work or engine.is_urgent or now - sent_s >= _GATHER_S:
+            is_urgent = any(served.is_urgent for served in self._served)
+            if not has_work or is_urgent or now - sent_s >= _GATHER_S:
                 sent_s = now
-                for frame in engine.take_frames():
-                    self._pipe.send(encode(frame))
+                for served in self._served:
+                    for frame in served.take_frames():
+                        self._pipe.send(encode(frame))
+
+    def _is_called(self) -> bool:
+        return not self._inbox.empty()
 
     def _read(self) -> None:
         """The reader thread: every message to the inbox, a cancel into the running call too."""
@@ -84,13 +92,10 @@ class RunnerProcess:
             for body in self._pipe.frames():
                 message = decode_runner_request(body)
                 self._inbox.put(message)
-                engine = self._engine
-                if (
-                    isinstance(message, Cancel)
-                    and engine is not None
-                    and message.request_id in engine.in_flight
-                ):
-                    engine.abort()
+                if isinstance(message, Cancel):
+                    for served in self._served:
+                        if message.request_id in served.in_flight:
+                            served.abort()
         except (ValueError, msgspec.DecodeError) as error:
             sys.stderr.write(f"a broken frame from the server: {error}\n")
             sys.stderr.flush()
@@ -104,32 +109,59 @@ class RunnerProcess:
         while not self._inbox.empty():
             self._handle(self._inbox.get())
 
-    def _handle(self, message: RunnerRequest | GrammarMade) -> None:  # noqa: C901 (a case a message)
+    def _handle(self, message: RunnerRequest | GrammarMade) -> None:
         engine = self._engine
-        assert engine is not None
         match message:
             case Tokens(request_id, tokens):
                 self._prompts.setdefault(request_id, array("i")).extend(unpack_tokens(tokens))
-            case Submit():
-                engine.submit(message, self._prompts.pop(message.request_id, array("i")))
             case Cancel(request_id):
                 self._prompts.pop(request_id, None)
-                engine.cancel(request_id)
+                for served in self._served:
+                    served.cancel(request_id)
+            case Embed(request_id):
+                self._embedder.submit(message, self._prompts.pop(request_id, array("i")))
+            case MemoryGranted() | MemoryRefused():
+                self._remember(message)
+            case AskStats():
+                self._pipe.send(encode(engine.stats() if engine else self._embedder.stats()))
+            case _:
+                self._generate(engine, message)
+
+    def _generate(self, engine: "Engine | None", message: RunnerRequest | GrammarMade) -> None:
+        """What only concerns completions."""
+        match message:
+            case Submit(request_id) if engine is None:
+                self._prompts.pop(request_id, None)
+                self._pipe.send(encode(failed(request_id, Unsupported(_EMBEDS_ONLY))))
+            case _ if engine is None:
+                sys.stderr.write(f"a message out of turn: {type(message).__name__}\n")
+            case Submit(request_id):
+                engine.submit(message, self._prompts.pop(request_id, array("i")))
             case GrammarMade(request_id, made):
                 engine.constrain(request_id, made)
             case EndReasoning(request_id):
                 engine.end_reasoning(request_id)
             case Credit(request_id, n_bytes):
                 engine.credit(request_id, n_bytes)
-            case AskStats():
-                self._pipe.send(encode(engine.stats()))
-            case MemoryGranted(ask_id) if ask_id == _SOLO_ASK:
-                self._open_solo(engine)
-            case MemoryRefused() if message.ask_id == _SOLO_ASK:
-                engine.solo.answered(granted=False)
-                engine.fail_deterministic(_refusal(message))
             case _:
                 sys.stderr.write(f"a message out of turn: {type(message).__name__}\n")
+
+    def _remember(self, answer: MemoryGranted | MemoryRefused) -> None:
+        """The scheduler's word on a context that was asked for."""
+        is_solo, engine, embedder = answer.ask_id == _SOLO_ASK, self._engine, self._embedder
+        try:
+            if isinstance(answer, MemoryRefused):
+                raise _refusal(answer)
+            if not is_solo:
+                embedder.open()
+            elif engine is not None:
+                engine.solo.answered(granted=True)
+        except LocalrunError as error:
+            if not is_solo:
+                embedder.refused(error)
+            elif engine is not None:
+                engine.solo.answered(granted=False)
+                engine.fail_deterministic(error)
 
     # ── loading ───────────────────────────────────────────────────────────────────────────
 
@@ -152,95 +184,44 @@ class RunnerProcess:
         for message in early:
             self._inbox.put(message)
 
-    def _prepare(self, load: Load) -> Engine:
+    def _prepare(self, load: Load) -> None:
         """Ask for the memory, then take it."""
         begun = time.monotonic()
-        self._load = load
         self._ask(_LOAD_ASK, "load", load)
         self._wait_for_grant()
-        model = Model.load(
-            load.paths,
-            n_gpu_layers=load.n_gpu_layers,
-            main_gpu=load.main_gpu,
-            use_mmap=load.use_mmap,
-        )
-        n_ctx = min(load.n_ctx, load.n_cells)
-        lane = Lane(
+        model = load_model(load)
+        if not load.embeds:
+            self._engine = make_engine(
+                model,
+                load,
+                ask=lambda: self._ask(_SOLO_ASK, "context", load),
+                make_grammar=GrammarMaker(model.vocabulary, self._inbox.put).make,
+            )
+        engine = self._engine
+        self._embedder = make_embedder(
             model,
-            Context(model, _settings(load, load.n_cells, load.n_seq_max, load.n_batch)),
-            n_ctx=n_ctx,
-            shares=not model.is_recurrent,
-            # Beside a GPU the CPU threads wait on purpose, which looks like a taken core.
-            threads=Threads(load.n_threads, idle_core_seconds)
-            if load.adapts_threads and not load.n_gpu_layers
-            else None,
+            load,
+            ask=lambda: self._ask(_EMBED_ASK, "context", load),
+            is_beside=lambda: engine is not None and bool(engine.lane.running),
         )
-        engine = Engine(
-            model,
-            lane,
-            SoloLane(lambda: self._ask(_SOLO_ASK, "context", load), lambda: self._solo_lane(model)),
-            n_slots=min(load.n_slots, load.n_seq_max),
-            clock=time.monotonic,
-            make_grammar=GrammarMaker(model.vocabulary, self._inbox.put).make,
-        )
+        self._served = (self._embedder,) if engine is None else (engine, self._embedder)
         self._pipe.send(
             encode(
                 Loaded(
-                    n_ctx=n_ctx,
-                    n_cells=lane.context.n_cells,
-                    n_slots=engine.n_slots,
+                    n_ctx=engine.n_ctx if engine else self._embedder.n_ctx,
+                    n_cells=engine.lane.context.n_cells if engine else load.n_cells,
+                    n_slots=engine.n_slots if engine else load.n_slots,
                     n_ctx_train=model.n_ctx_train,
                     n_vocab=model.vocabulary.n_tokens,
                     n_gpu_layers=load.n_gpu_layers,
-                    used_bytes=_needed(load, "load"),
+                    used_bytes=needed_bytes(load, "load"),
                     load_s=time.monotonic() - begun,
                 )
             )
         )
-        return engine
 
     def _ask(self, ask_id: int, purpose: Purpose, load: Load) -> None:
-        self._pipe.send(encode(MemoryAsked(ask_id, purpose, _needed(load, purpose))))
-
-    def _open_solo(self, engine: Engine) -> None:
-        try:
-            engine.solo.answered(granted=True)
-        except LocalrunError as error:
-            engine.fail_deterministic(error)
-
-    def _solo_lane(self, model: Model) -> Lane:
-        assert self._load is not None
-        n_ctx = min(self._load.n_ctx, self._load.n_cells)
-        settings = _settings(self._load, n_ctx, 1, self._load.n_ubatch)
-        return Lane(model, Context(model, settings), n_ctx=n_ctx, shares=False)
-
-
-def _settings(load: Load, n_cells: int, n_seq_max: int, n_batch: int) -> ContextSettings:
-    return ContextSettings(
-        n_cells=n_cells,
-        n_seq_max=n_seq_max,
-        n_batch=n_batch,
-        n_ubatch=min(load.n_ubatch, n_batch),
-        # Rows with logits reserve 4 bytes a vocabulary entry each: only as many as a step can want.
-        n_outputs_max=n_seq_max,
-        n_threads=load.n_threads,
-        type_k=load.type_k,
-        type_v=load.type_v,
-        flash_attention=load.flash_attention,
-    )
-
-
-def _needed(load: Load, purpose: Purpose) -> dict[str, int]:
-    """Bytes by device: a further context takes cells and compute, the load the weights as well."""
-    n_cells = load.n_cells if purpose == "load" else min(load.n_ctx, load.n_cells)
-    devices = {*load.weights_bytes, *load.cell_bytes, *load.compute_bytes}
-    weights = load.weights_bytes if purpose == "load" else {}
-    return {
-        device: weights.get(device, 0)
-        + n_cells * load.cell_bytes.get(device, 0)
-        + load.compute_bytes.get(device, 0)
-        for device in sorted(devices)
-    }
+        self._pipe.send(encode(MemoryAsked(ask_id, purpose, needed_bytes(load, purpose))))
 
 
 def _refusal(refused: MemoryRefused) -> LocalrunError:

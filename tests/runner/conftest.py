@@ -6,11 +6,12 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from localrun.llama import Batch, Context, ContextSettings, Model
-from localrun.messages import Delta, End, Failed, Sampling, Step, Submit
+from localrun.messages import Delta, End, Failed, Logprob, Sampling, Step, Submit
 from localrun.runner.engine import Engine
 from localrun.runner.grammars import GrammarMade, GrammarMaker
 from localrun.runner.lane import Lane
@@ -26,6 +27,7 @@ class Answer:
 
     text: str = ""
     tokens: list[int] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
     end: End | Failed | None = None
 
     @property
@@ -83,29 +85,20 @@ class Bench:
         scope: str = "",
         sampling: Sampling = GREEDY,
         stop: tuple[str, ...] = (),
-        deterministic: bool = False,
-        n_ctx: int = 0,
+        **more: Any,
     ) -> Answer:
         answer = self.answers[request_id] = Answer()
         self.engine.submit(
-            Submit(
-                request_id,
-                len(prompt),
-                scope,
-                sampling,
-                stop,
-                n_predict,
-                n_ctx,
-                deterministic,
-            ),
+            Submit(request_id, len(prompt), scope, sampling, stop, n_predict, **more),
             array("i", prompt),
         )
         return answer
 
     def turn(self, *, credit: bool = True) -> bool:
+        if not (self.engine.lane.running or self.engine.solo.running) and self.n_unmade:
+            self._constrain(self.made.get(timeout=10))
         while not self.made.empty():
-            made = self.made.get()
-            self.engine.constrain(made.request_id, made.made)
+            self._constrain(self.made.get())
         worked = self.engine.step()
         for frame in self.engine.take_frames():
             if isinstance(frame, Failed):
@@ -113,6 +106,13 @@ class Bench:
                 continue
             self._take(frame, credit=credit)
         return worked
+
+    @property
+    def n_unmade(self) -> int:
+        return sum(sequence.awaits_grammar for sequence in self.engine._waiting)
+
+    def _constrain(self, made: GrammarMade) -> None:
+        self.engine.constrain(made.request_id, made.made)
 
     def run(self, n_turns: int = 20_000) -> None:
         """Turn until every request has ended."""
@@ -142,6 +142,7 @@ class Bench:
         assert answer.end is None, "a delta came after the end"
         answer.text += delta.text
         answer.tokens += delta.tokens
+        answer.logprobs += delta.logprobs
 
     def _end(self, request_id: int, end: End | Failed) -> None:
         answer = self.answers[request_id]

@@ -6,11 +6,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+import numpy as np
+
 from localrun.config import child_environment
 from localrun.messages import (
     AskStats,
     Cancel,
+    Embed,
+    Embedded,
     End,
+    EndReasoning,
     Failed,
     Load,
     Loaded,
@@ -18,6 +24,7 @@ from localrun.messages import (
     MemoryAsked,
     MemoryGranted,
     MemoryRefused,
+    Reasoning,
     RunnerAnswer,
     RunnerReady,
     RunnerRequest,
@@ -31,6 +38,7 @@ from localrun.messages import (
     pack_tokens,
 )
 from localrun.system.spawn import Child, start_child
+from tests.fakes.tinybert import TinyBert, make_tiny_bert
 from tests.runner.conftest import prompt_of
 
 T = TypeVar("T")
@@ -173,10 +181,10 @@ def test_request_with_missing_tokens_fails_alone(tiny: Path) -> None:
         async with runner() as talk:
             await talk.load(tiny)
             talk.say(Submit(1, 50, "s", Sampling()), *request(2, 20))
-            failed = await talk.hear(Failed)
+            heard = await talk.hear_until(has_end)
+            (failed,) = [message for message in heard if isinstance(message, Failed)]
             assert (failed.request_id, failed.code) == (1, "bad_request")
-            (end,) = ends_of(await talk.hear_until(has_end))
-            assert end.request_id == 2
+            assert [end.request_id for end in ends_of(heard)] == [2]
 
     asyncio.run(talk_to_it())
 
@@ -208,6 +216,81 @@ def test_deterministic_request_asks_for_a_context_of_its_own(tiny: Path) -> None
             talk.say(MemoryGranted(asked.ask_id))
             (end,) = ends_of(await talk.hear_until(has_end))
             assert end.n_completion == 8
+
+    asyncio.run(talk_to_it())
+
+
+def test_grammar_is_made_and_held_in_the_child(tiny: Path) -> None:
+    async def talk_to_it() -> None:
+        async with runner() as talk:
+            await talk.load(tiny)
+            talk.say(*request(1, 20, grammar='start: "he" ("re" | "on") "!"', n_predict=30))
+            heard = await talk.hear_until(has_end)
+            text = "".join(d.text for step in heard if isinstance(step, Step) for d in step.deltas)
+            assert text in {"here!", "heon!"}
+            assert ends_of(heard)[0].reason == "stop"
+
+    asyncio.run(talk_to_it())
+
+
+def test_reasoning_can_be_ended_from_outside(tiny: Path) -> None:
+    async def talk_to_it() -> None:
+        async with runner() as talk:
+            await talk.load(tiny)
+            reasoning = Reasoning(True, "<t>", "</t>", pack_tokens([289, 276, 345, 291]))  # </t>
+            talk.say(*request(1, 20, reasoning=reasoning, n_predict=400))
+            await talk.hear(Step)
+            talk.say(EndReasoning(1))
+            heard = await talk.hear_until(has_end)
+            assert ends_of(heard)[0].n_reasoning < 400
+
+    asyncio.run(talk_to_it())
+
+
+def test_generating_model_asks_for_an_embedding_context_when_one_is_wanted(tiny: Path) -> None:
+    async def talk_to_it() -> None:
+        async with runner() as talk:
+            await talk.load(tiny)
+            talk.say(Tokens(1, pack_tokens(prompt_of(30))), Embed(1, 30))
+            asked = await talk.hear(MemoryAsked)
+            assert (asked.purpose, asked.need_bytes) == ("context", {"cpu": 2048 * 10 + 5})
+            talk.say(MemoryRefused(asked.ask_id, 9, 1, "cpu"))
+            assert (await talk.hear(Failed)).code == "out_of_memory"
+            talk.say(Tokens(2, pack_tokens(prompt_of(30))), Embed(2, 30))
+            talk.say(MemoryGranted((await talk.hear(MemoryAsked)).ask_id))
+            embedded = await talk.hear(Embedded)
+            assert (embedded.request_id, len(embedded.vector)) == (2, 4 * 64)
+            talk.say(*request(3, 20))
+            assert ends_of(await talk.hear_until(has_end))[0].n_completion == 8
+
+    asyncio.run(talk_to_it())
+
+
+def test_model_that_only_embeds_has_no_pool_and_writes_no_text(tmp_path: Path) -> None:
+    path = make_tiny_bert(tmp_path / "bert.gguf", n_ctx=256)
+
+    async def talk_to_it() -> None:
+        async with runner() as talk:
+            await talk.hear(RunnerReady)
+            talk.say(msgspec.structs.replace(load_of(path, 256, 0), embeds=True, n_batch=256))
+            talk.say(MemoryGranted((await talk.hear(MemoryAsked)).ask_id))
+            loaded = await talk.hear(Loaded)
+            assert (loaded.n_ctx, loaded.n_cells, loaded.n_ctx_train) == (256, 0, 256)
+            for k in (1, 2):
+                talk.say(Tokens(k, pack_tokens([2, 5 + k, 6, 3])), Embed(k, 4))
+            for k in (1, 2):
+                embedded = await talk.hear(Embedded)
+                expected = TinyBert(n_ctx=256).vector([2, 5 + k, 6, 3])
+                np.testing.assert_allclose(
+                    np.frombuffer(embedded.vector, "<f4"), expected, atol=2e-3
+                )
+            talk.say(Tokens(3, pack_tokens([2])), Embed(3, 9))
+            assert (await talk.hear(Failed)).code == "bad_request"
+            talk.say(AskStats())
+            assert (await talk.hear(Stats)).n_prompt_tokens == 8
+            talk.say(Tokens(4, pack_tokens([2, 5])), Submit(4, 2, "s", Sampling()))
+            failed = await talk.hear(Failed)
+            assert (failed.request_id, failed.code) == (4, "unsupported")
 
     asyncio.run(talk_to_it())
 
