@@ -21,6 +21,7 @@ _COMMANDS = {
     "list": ("models:list_", "List the models on this machine"),
     "ps": ("models:ps", "List the models in memory"),
     "show": ("models:show", "Show what a model is"),
+    "explain": ("explain:explain", "Show what kept prompts from the cache"),
     "stop": ("models:stop", "Unload a model from memory"),
     "cp": ("copy:cp", "Give a model a second name"),
     "rm": ("models:rm", "Remove models"),

@@ -91,6 +91,9 @@ async def _run(
                 completion.close()
     for track in tracks:
         rooms.counts.completed(track.answer.finished)
+    if ready.prompt is not None:
+        dropped, end = ready.prepared.n_dropped, tracks[0].answer.finished
+        rooms.trail.note(call.cache_scope, ready.ask.model, ready.prompt, end, dropped)
     return tracks
 
 

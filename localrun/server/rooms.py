@@ -24,6 +24,7 @@ from localrun.server.metrics import Counts
 from localrun.server.planner import Planner
 from localrun.server.shelf import Shelf
 from localrun.server.tape import Streams
+from localrun.server.trail import Trail
 from localrun.store.library import Library, StoredModel
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Pull(Protocol):
         allow_files: bool,
         report: "Callable[[PullEvent], None]",
         cancelled: Callable[[], bool],
+        insecure: bool = False,
+        credentials: tuple[str, str] | None = None,
     ) -> StoredModel:
         """Bring a model to this machine."""
         ...
@@ -102,6 +105,7 @@ class Rooms:
         names: By digest of weights, the model under whose name they were last loaded.
         agents: Mends the prompts of agents.
         streams: Answers that outlive their connection.
+        trail: The last requests, for `explain`.
         responses: Those of OpenAI's API that later ones go on from.
     """
 
@@ -120,6 +124,7 @@ class Rooms:
     names: dict[str, StoredModel] = field(default_factory=dict[str, StoredModel])
     agents: Agents = field(default_factory=Agents)
     streams: Streams = field(init=False)
+    trail: Trail = field(default_factory=Trail)
 
     def __post_init__(self) -> None:
         self.streams = Streams(self.patience.resume_s)

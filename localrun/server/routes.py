@@ -3,7 +3,19 @@
 import importlib
 from typing import NamedTuple
 
-from localrun.server import account, anthropic, blobs, copy, create, models, native, openai, vectors
+from localrun.server import (
+    account,
+    anthropic,
+    blobs,
+    control,
+    copy,
+    create,
+    explain,
+    models,
+    native,
+    openai,
+    vectors,
+)
 from localrun.server.answers import NATIVE, Dialect, Handler
 
 
@@ -35,8 +47,17 @@ _ROUTES = (
     ("DELETE", "/api/delete", models.delete),
     ("GET", "/metrics", models.metrics),
 )
-_NATIVE = (_ROUTES, vectors.ROUTES, create.ROUTES, blobs.ROUTES, copy.ROUTES, account.ROUTES)
-_NOT_YET = ("push", "control", "explain")
+_NATIVE = (
+    _ROUTES,
+    vectors.ROUTES,
+    create.ROUTES,
+    blobs.ROUTES,
+    copy.ROUTES,
+    account.ROUTES,
+    control.ROUTES,
+    explain.ROUTES,
+)
+_NOT_YET = ("push",)
 
 
 def routes() -> list[Wiring]:
