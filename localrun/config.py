@@ -57,6 +57,7 @@ class Settings:
         catalog: The user's own `models.toml`, if there is one.
         nvml_library: Another NVML than the system's.
         no_history: Keep no history of the prompt.
+        editor: Command that Ctrl-G opens a message with.
         keep_nonces: Leave what agents change in each prompt as it was sent.
         sources: Where each value that is not a default came from; see `origin`.
     """
@@ -83,6 +84,7 @@ class Settings:
     catalog: Path | None = None
     nvml_library: Path | None = None
     no_history: bool = False
+    editor: str = "vi"
     keep_nonces: bool = False
     sources: Mapping[str, str] = dataclass_field(default_factory=dict[str, str])
 
@@ -273,6 +275,8 @@ SETTINGS = (
     _ours("nvml_library", _path, "the driver's", "another NVML to ask for NVIDIA GPUs"),
     Setting("no_history", "nohistory", _flag, "off", "keep no history of prompts",
             ("OLLAMA_NOHISTORY",)),
+    Setting("editor", "editor", _text, "vi", "what Ctrl-G writes a message with",
+            ("OLLAMA_EDITOR", "VISUAL", "EDITOR")),
     _ours("keep_nonces", _flag, "off", "render the prompts of agents as they were sent"),
 )  # fmt: skip
 

@@ -32,21 +32,30 @@ def list_(prefix: str, *, as_json: bool) -> None:
             models = array(client.get("/api/tags"), "models")
     else:
         models = _stored(settings)
-    models = [m for m in models if text(m, "name").lower().startswith(prefix.lower())]
     if as_json:
-        _print_json(models)
-        return
+        _print_json(_named(models, prefix))
+    else:
+        sys.stdout.write(models_table(models, prefix))
+
+
+def models_table(models: list[Json], prefix: str = "") -> str:
+    """The table of `list`: the models of `/api/tags` whose names begin with `prefix`."""
     now = datetime.now(UTC)
     rows = [
-        (
-            text(model, "name"),
-            text(model, "digest")[:12],
-            size_text(number(model, "size")),
-            time_text(text(model, "modified_at"), now),
-        )
-        for model in models
+        (*_identity(model), time_text(text(model, "modified_at"), now))
+        for model in _named(models, prefix)
     ]
-    sys.stdout.write(table(("NAME", "ID", "SIZE", "MODIFIED"), rows))
+    return table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
+
+
+def _named(models: list[Json], prefix: str) -> list[Json]:
+    return [m for m in models if text(m, "name").lower().startswith(prefix.lower())]
+
+
+def _identity(model: Json) -> tuple[str, str, str]:
+    """What every table of models begins with."""
+    name, digest = text(model, "name"), text(model, "digest")[:12]
+    return name, digest, size_text(number(model, "size"))
 
 
 def _stored(settings: Settings) -> list[Json]:
@@ -69,17 +78,14 @@ def _stored(settings: Settings) -> list[Json]:
 @_as_json
 def ps(prefix: str, *, as_json: bool) -> None:
     """List the models in memory."""
-    models = array(need_server(load_settings()).get("/api/ps"), "models")
-    models = [model for model in models if text(model, "name").startswith(prefix)]
+    models = _named(array(need_server(load_settings()).get("/api/ps"), "models"), prefix)
     if as_json:
         _print_json(models)
         return
     now = datetime.now(UTC)
     rows = [
         (
-            text(model, "name"),
-            text(model, "digest")[:12],
-            size_text(number(model, "size")),
+            *_identity(model),
             processor_text(number(model, "size"), number(model, "size_vram")),
             str(int(number(model, "context_length")) or "-"),
             until_text(text(model, "expires_at"), now),

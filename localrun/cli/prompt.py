@@ -1,145 +1,191 @@
-"""The conversation of `run`: the prompt, its history and its commands."""
+"""The prompt of a conversation: lines, their history, and who answers them.
+
+prompt_toolkit draws it: it edits lines of any script, pastes several, and is the same on Windows.
+"""
 
 import contextlib
+import json
+import shlex
+import subprocess
 import sys
-from collections.abc import Generator, Iterator
+import tempfile
+import time
+from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
+from typing import cast
 
-from localrun.cli.client import Client
-from localrun.cli.run import Request, print_counts, print_stream, waiting
-from localrun.cli.wire import Json, record, text
-from localrun.config import Settings
-from localrun.errors import LocalrunError
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.completion import NestedCompleter
+from prompt_toolkit.formatted_text import AnyFormattedText, FormattedText
+from prompt_toolkit.history import History
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+from localrun.cli.commands import WORDS, Leave, obey
+from localrun.cli.session import Session
 
 _HISTORY_LINES = 100
 _QUOTES = '"""'
-_HELP = '''\
-  /clear          Forget the conversation so far
-  /bye            Leave (or Ctrl-D)
-  /?, /help       This help
-
-Use """ to begin a message of several lines and """ to end it.
-Ctrl-C stops an answer.'''
+_TYPED_AHEAD_S = 0.2
+_PLACEHOLDER = FormattedText([("fg:ansibrightblack", "Send a message (/? for help)")])
 
 
-class _Leave(Exception):
-    """The user wants to go."""
-
-
-def talk(client: Client, request: Request, settings: Settings) -> None:
+def talk(session: Session) -> None:
     """Read messages and print answers until the user leaves; the model is loaded first."""
-    with waiting():
-        client.call("POST", "/api/generate", {"model": request.model, "stream": False})
-    messages: list[Json] = []
-    if isinstance(system := request.fields.get("system"), str):
-        messages.append({"role": "system", "content": system})
-    print("Send a message (/? for help)", file=sys.stderr)
-    with _history(settings), contextlib.suppress(_Leave):
+    session.load()
+    reader = Reader(session)
+    with contextlib.suppress(Leave):
         while True:
-            _turn(client, request, messages)
+            message = reader.message()
+            if message.startswith("/"):
+                obey(session, message)
+            elif message.strip():
+                session.say(message)
 
 
-def _turn(client: Client, request: Request, messages: list[Json]) -> None:
-    message = read_message()
-    if message.startswith("/"):
-        _obey(message.split()[0], messages)
-    elif message.strip():
-        messages.append({"role": "user", "content": message})
-        _reply(client, request, messages)
+class Reader:
+    """Reads messages from the terminal."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._keys = _Keys(session.settings.editor)
+        self._prompt: PromptSession[str] = PromptSession(
+            history=_MessageHistory(session),
+            completer=NestedCompleter.from_nested_dict(dict(WORDS)),
+            complete_while_typing=False,
+            key_bindings=self._keys.bindings,
+            multiline=True,  # Enter is ours: it accepts
+            prompt_continuation="... ",
+        )
+
+    def message(self) -> str:
+        """One message; several lines between triple quotes. Empty after Ctrl-C.
+
+        Raises:
+            Leave: At the end of the input (Ctrl-D).
+        """
+        try:
+            lines = [self._line(">>> ", _PLACEHOLDER)]
+            while _is_open(lines):
+                lines.append(self._line("... "))
+        except EOFError:
+            raise Leave from None
+        except KeyboardInterrupt:
+            print("\nUse Ctrl + d or /bye to exit.")
+            return ""
+        message = "\n".join(lines)
+        if message.startswith("/"):
+            return message
+        whole = message.strip()
+        if whole.startswith(_QUOTES):
+            return whole.removeprefix(_QUOTES).removesuffix(_QUOTES).strip("\n")
+        return message
+
+    def _line(self, mark: str, placeholder: AnyFormattedText = "") -> str:
+        self._keys.begin()  # a dumb terminal has no moment of its own
+        return self._prompt.prompt(mark, placeholder=placeholder, pre_run=self._keys.begin)
 
 
-def read_message() -> str:
-    """Read one message; several lines between triple quotes. Empty after Ctrl-C.
-
-    Raises:
-        _Leave: At the end of the input (Ctrl-D).
-    """
-    try:
-        line = input(">>> ")
-        if not line.lstrip().startswith(_QUOTES):
-            return line
-        lines = [line.lstrip().removeprefix(_QUOTES)]
-        while not lines[-1].rstrip().endswith(_QUOTES):
-            lines.append(input("... "))
-        lines[-1] = lines[-1].rstrip().removesuffix(_QUOTES)
-        return "\n".join(lines).strip("\n")
-    except EOFError:
-        print()
-        raise _Leave from None
-    except KeyboardInterrupt:
-        print("\nUse Ctrl + d or /bye to exit.")
-        return ""
+def _is_open(lines: list[str]) -> bool:
+    """Whether triple quotes that begin a message, or its argument, have not been closed."""
+    words = lines[0].lstrip()
+    if not words.startswith(_QUOTES) and not (words.startswith("/") and _QUOTES in words):
+        return False
+    return "\n".join(lines).count(_QUOTES) % 2 == 1
 
 
-def _obey(command: str, messages: list[Json]) -> None:
-    match command:
-        case "/bye" | "/exit":
-            raise _Leave
-        case "/?" | "/help":
-            print(_HELP, file=sys.stderr)
-        case "/clear":
-            messages[:] = [m for m in messages if text(m, "role") == "system"]
-            print("Cleared session context")
-        case _:
-            print(f"Unknown command '{command}'. Type /? for help")
+class _MessageHistory(History):
+    """The last messages of all conversations: a JSON string a line, for the user's eyes only."""
 
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session, self._file = session, session.settings.home / "history"
 
-def _reply(client: Client, request: Request, messages: list[Json]) -> None:
-    """Print the answer and remember it, also the part of one that was stopped."""
-    fields = {name: value for name, value in request.fields.items() if name != "system"}
-    body = {"model": request.model, "messages": messages, **fields}
-    said: list[str] = []
-    try:
-        with contextlib.closing(client.stream("/api/chat", body)) as records:
-            last = print_stream(_listen(records, said))
-        print("\n")
-        if request.is_verbose:
-            print_counts(last)
-    except KeyboardInterrupt:
-        print("\n")
-    except LocalrunError as error:
-        messages.pop()
-        print(f"Error: {error.message}\n{error.hint}".rstrip() + "\n", file=sys.stderr)
-        return
-    messages.append({"role": "assistant", "content": "".join(said)})
+    def load_history_strings(self) -> Iterable[str]:
+        """The newest first."""
+        if not self._session.keeps_history:
+            return []
+        return reversed(_read(self._file))
 
-
-def _listen(records: Iterator[Json], said: list[str]) -> Iterator[Json]:
-    for answer in records:
-        said.append(text(record(answer, "message"), "content"))
-        yield answer
-
-
-@contextlib.contextmanager
-def _history(settings: Settings) -> Generator[None, None, None]:
-    """Line editing with the messages of earlier conversations, kept in our directory."""
-    readline = _readline()
-    if readline is None or settings.no_history:
-        yield
-        return
-    file = settings.home / "history"
-    with contextlib.suppress(OSError):
-        readline.read_history_file(file)
-    try:
-        yield
-    finally:
-        readline.set_history_length(_HISTORY_LINES)
+    def store_string(self, string: str) -> None:
+        """Add one at the end of the file, and keep the file short."""
+        if not self._session.keeps_history:
+            return
         with contextlib.suppress(OSError):
-            _make_private(file)
-            readline.write_history_file(file)
+            kept = [*_read(self._file), string][-_HISTORY_LINES:]
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.touch(mode=0o600)
+            lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in kept)
+            self._file.write_text("".join(lines), encoding="utf-8")
 
 
-def _make_private(file: Path) -> None:
-    """What people ask is theirs alone."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch(mode=0o600)
-
-
-def _readline() -> ModuleType | None:
-    """The line editor; None on Windows, whose terminal has its own."""
+def _read(file: Path) -> list[str]:
     try:
-        import readline
-    except ImportError:
-        return None
-    return readline
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    return [_plain(line) for line in lines]
+
+
+def _plain(line: str) -> str:
+    """A line of the history; older ones are the bare message."""
+    try:
+        value = cast("object", json.loads(line))
+    except ValueError:
+        return line
+    return value if isinstance(value, str) else line
+
+
+class _Keys:
+    """Enter sends, Ctrl-J breaks the line, Ctrl-C clears it, Ctrl-G opens the editor."""
+
+    def __init__(self, editor: str) -> None:
+        self._editor = editor
+        self._began_s = 0.0
+        self.bindings = KeyBindings()
+        self.bindings.add("enter")(self._send)
+        self.bindings.add("c-j")(self._break_line)
+        self.bindings.add("c-c")(self._clear)
+        self.bindings.add("c-g")(self._edit)
+
+    def begin(self) -> None:
+        """The prompt begins to read."""
+        self._began_s = time.monotonic()
+
+    def _send(self, event: KeyPressEvent) -> None:
+        event.current_buffer.validate_and_handle()
+
+    def _break_line(self, event: KeyPressEvent) -> None:
+        # What was typed while nobody read comes at once, its Enter translated by the terminal.
+        if time.monotonic() - self._began_s < _TYPED_AHEAD_S:
+            self._send(event)
+        else:
+            event.current_buffer.newline(copy_margin=False)
+
+    def _clear(self, event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
+    async def _edit(self, event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+
+        def run() -> None:
+            buffer.text = _edited(self._editor, buffer.text)
+            buffer.cursor_position = len(buffer.text)
+
+        await run_in_terminal(run)
+
+
+def _edited(editor: str, message: str) -> str:
+    """The message as the user's editor leaves it; unchanged if that cannot be run."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "message.txt"
+        file.write_text(message, encoding="utf-8")
+        try:
+            subprocess.run([*shlex.split(editor), str(file)], check=True)
+            return file.read_text(encoding="utf-8", errors="replace").rstrip("\n")
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            print(f"{editor}: {error}", file=sys.stderr)
+            return message

@@ -18,8 +18,9 @@ from localrun.errors import PullFailed, SourceMissing
 
 @click.command()
 @click.argument("name", shell_complete=complete_source)
+@click.option("--insecure", is_flag=True, help="Fetch from a registry without TLS.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's records, one a line.")
-def pull(name: str, *, as_json: bool) -> None:
+def pull(name: str, *, insecure: bool, as_json: bool) -> None:
     """Fetch a model.
 
     NAME is a name of the catalog (llama3.2, qwen3:4b), a repository of the Hub (hf.co/user/repo,
@@ -28,14 +29,20 @@ def pull(name: str, *, as_json: bool) -> None:
     settings = load_settings()
     with connect(settings) as client:
         if as_json:
-            for event in _events(client, name, settings):
+            for event in _events(client, name, settings, is_insecure=insecure):
                 print(json.dumps(event, ensure_ascii=False), flush=True)
         else:
-            pull_model(client, name, settings)
+            pull_model(client, name, settings, is_insecure=insecure)
 
 
-def pull_model(client: Client, name: str, settings: Settings) -> str:
+def pull_model(client: Client, name: str, settings: Settings, *, is_insecure: bool = False) -> str:
     """Fetch a model through the server and show the progress.
+
+    Args:
+        client: The server.
+        name: Any name that the server knows, or a local file.
+        settings: Of this process.
+        is_insecure: A registry may be spoken to without TLS.
 
     Returns:
         The name under which it is now here.
@@ -45,7 +52,7 @@ def pull_model(client: Client, name: str, settings: Settings) -> str:
     """
     stored, done = name, False
     with Progress() as progress:
-        for event in _events(client, name, settings):
+        for event in _events(client, name, settings, is_insecure=is_insecure):
             _show(event, progress)
             done = text(event, "status") == "success"
             stored = text(event, "name") or stored
@@ -58,12 +65,13 @@ def pull_model(client: Client, name: str, settings: Settings) -> str:
     return stored
 
 
-def _events(client: Client, name: str, settings: Settings) -> Iterator[Json]:
+def _events(client: Client, name: str, settings: Settings, *, is_insecure: bool) -> Iterator[Json]:
     headers: dict[str, str] = {}
     if is_file(name):
         name = str(Path(name).expanduser().resolve())
         headers = local_headers(settings)
-    return client.stream("/api/pull", {"model": name}, headers=headers)
+    body: dict[str, object] = {"model": name, **({"insecure": True} if is_insecure else {})}
+    return client.stream("/api/pull", body, headers=headers)
 
 
 def is_file(name: str) -> bool:

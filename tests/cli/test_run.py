@@ -146,18 +146,6 @@ class Terminal:
             before, _, self._seen = self._seen.partition(text)
             return before + text
 
-    def press_until(self, key: str, text: str) -> None:
-        """Press a key, again each second, until `text` is shown.
-
-        CPython's line editor does not see a Ctrl-C that comes just before it waits for keys.
-        """
-        with self._more:
-            for _ in range(10):
-                self.type(key)
-                if self._more.wait_for(lambda: text in self._seen, 1):
-                    break
-        self.wait_for(text)
-
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -184,7 +172,7 @@ def terminal(
     opened: list[Terminal] = []
 
     def start(*arguments: str) -> Terminal:
-        env = environment | {"TERM": "dumb", "INPUTRC": "/dev/null"}
+        env = environment | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
         opened.append(Terminal(list(arguments), env))
         return opened[-1]
 
@@ -193,19 +181,23 @@ def terminal(
         one.close()
 
 
+READY = "Send a message"
+"""Drawn once at each prompt."""
+
+
 def test_conversation_keeps_the_turns_and_the_history(
     terminal: Callable[..., Terminal], server: FakeServer, tmp_path: Path
 ) -> None:
     shown = terminal("run", "tiny", "--system", "be brief")
-    shown.wait_for(">>> ")
+    shown.wait_for(READY)
     shown.type("hello\r")
     shown.wait_for("is blue.")
-    shown.wait_for(">>> ")
+    shown.wait_for(READY)
     shown.type('"""one\r')
-    shown.wait_for("... ")
+    shown.wait_for("...")
     shown.type('two"""\r')
     shown.wait_for("is blue.")
-    shown.wait_for(">>> ")
+    shown.wait_for(READY)
     shown.type("/bye\r")
     assert shown.process.wait(10) == 0
     turns = server.bodies("/api/chat")[-1]["messages"]
@@ -224,31 +216,92 @@ def test_commands_of_the_prompt_answer(
 ) -> None:
     shown = terminal("run", "tiny")
     for line, answer in [
-        ("/?", "Forget the conversation"),
+        ("/?", "Clear session context"),
+        ("/? set", "Enable thinking"),
         ("/what", "Unknown command '/what'. Type /? for help"),
         ("/clear", "Cleared session context"),
+        ("/show info", "context length"),
+        ("/show system", "No system message was specified for this model."),
+        ("/list", "tiny:latest"),
+        ("/load nobody", "Couldn't find model 'nobody'"),
+        ("/set think", 'model "tiny" does not support thinking output'),
     ]:
-        shown.wait_for(">>> ")
+        shown.wait_for(READY)
         shown.type(f"{line}\r")
         shown.wait_for(answer)
-    shown.wait_for(">>> ")
-    shown.press_until("\x03", "Use Ctrl + d or /bye to exit.")
-    shown.wait_for(">>> ")
+    shown.wait_for(READY)
+    shown.type("\x03")
+    shown.wait_for("Use Ctrl + d or /bye to exit.")
+    shown.wait_for(READY)
     shown.type("\x04")
     assert shown.process.wait(10) == 0
     assert server.bodies("/api/chat") == []
+
+
+def test_what_is_set_goes_into_the_next_request_and_into_a_saved_model(
+    terminal: Callable[..., Terminal], server: FakeServer
+) -> None:
+    shown = terminal("run", "tiny")
+    for line, answer in [
+        ("/set parameter num_ctx 2048", "Set parameter 'num_ctx' to '2048'"),
+        ("/set parameter num_ctx much", "invalid int value [much]"),
+        ("/set parameter stop A B", "Set parameter 'stop' to 'A, B'"),
+        ('/set system """be\rkind"""', "Set system message."),
+        ("/set format json", "Set format to 'json' mode."),
+        ("/set verbose", "Set 'verbose' mode."),
+        ("hello", "is blue."),
+        ("/save mine", "Created new model 'mine'"),
+    ]:
+        shown.wait_for(READY)
+        shown.type(f"{line}\r")
+        shown.wait_for(answer)
+    shown.wait_for(READY)
+    options = {"num_ctx": 2048, "stop": ["A", "B"]}
+    said = [{"role": "user", "content": "hello"}]
+    assert server.bodies("/api/chat") == [
+        {
+            "model": "tiny",
+            "messages": [{"role": "system", "content": "be\nkind"}, *said],
+            "options": options,
+            "format": "json",
+        }
+    ]
+    assert server.bodies("/api/create") == [
+        {
+            "model": "mine",
+            "from": "tiny",
+            "stream": False,
+            "system": "be\nkind",
+            "parameters": options,
+            "messages": [*said, {"role": "assistant", "content": "天空 is blue."}],
+        }
+    ]
+
+
+def test_pasted_lines_are_one_message(
+    terminal: Callable[..., Terminal], server: FakeServer
+) -> None:
+    shown = terminal("run", "tiny")
+    shown.wait_for(READY)
+    shown.type("one")
+    shown.wait_for("one")
+    shown.type("\x1b[200~ and\ntwo\x1b[201~")
+    shown.wait_for("two")
+    shown.type("\r")
+    shown.wait_for("is blue.")
+    assert server.bodies("/api/chat")[0]["messages"][0]["content"] == "one and\ntwo"
 
 
 def test_interrupt_stops_the_answer_and_not_the_conversation(
     terminal: Callable[..., Terminal], server: FakeServer
 ) -> None:
     shown = terminal("run", "tiny")
-    shown.wait_for(">>> ")
+    shown.wait_for(READY)
     server.stall = threading.Event()
     shown.type("hello\r")
     shown.wait_for("天空")
     shown.type("\x03")
-    shown.wait_for(">>> ")
+    shown.wait_for(READY)
     assert server.dropped.wait(5)
     server.stall = None
     shown.type("again\r")

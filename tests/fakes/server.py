@@ -104,6 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/api/pull":
             self._stream(self.fake.pull_events)
             self.fake.models.add(body["model"])
+        elif self.path == "/api/create":
+            self._json(200, {"status": "success"})
         elif body["model"] not in self.fake.models:
             name = body["model"]
             error = {"error": f"model '{name}' not found", "code": "model_not_found"}
