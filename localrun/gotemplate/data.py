@@ -27,6 +27,8 @@ from localrun.gotemplate.values import (
     StructField,
     Type,
     Value,
+    as_list,
+    as_object,
     from_json,
     whole_text,
     zero_of,
@@ -211,7 +213,7 @@ def _message(turn: "Turn") -> Struct:
 
 
 def _images(data: object) -> Slice:
-    items = [Slice(IMAGE, _image(one)) for one in data] if isinstance(data, list | tuple) else []
+    items = [Slice(IMAGE, _image(one)) for one in as_list(data) or ()]
     return Slice(IMAGES, items or None)
 
 
@@ -247,9 +249,10 @@ def _arguments(data: object) -> Map:
             data = json.loads(data)
         except ValueError:
             data = None
-    if not isinstance(data, Mapping):
+    members = as_object(data)
+    if members is None:
         return Map(ARGUMENTS, None)
-    return Map(ARGUMENTS, {whole_text(str(key)): from_json(one) for key, one in data.items()})
+    return Map(ARGUMENTS, {key: from_json(one) for key, one in members.items()})
 
 
 def tools_of(tools: Sequence[Mapping[str, object]]) -> Slice:
@@ -260,8 +263,8 @@ def tools_of(tools: Sequence[Mapping[str, object]]) -> Slice:
 def _tool(data: Mapping[str, object]) -> Struct:
     function = _object(data, "function")
     parameters = _object(function, "parameters")
-    properties = parameters.get("properties")
-    items = _properties(properties) if isinstance(properties, Mapping) else None
+    properties = as_object(parameters.get("properties"))
+    items = None if properties is None else _properties(properties)
     parameter_values: dict[str, Value] = {
         "Type": _text(parameters, "type"),
         "Defs": from_json(parameters.get("$defs")),
@@ -285,14 +288,11 @@ def _tool(data: Mapping[str, object]) -> Struct:
 
 
 def _properties(data: Mapping[str, object]) -> dict[str, Value]:
-    return {
-        whole_text(str(name)): _property(one if isinstance(one, Mapping) else {})
-        for name, one in data.items()
-    }
+    return {name: _property(as_object(one) or {}) for name, one in data.items()}
 
 
 def _property(data: Mapping[str, object]) -> Struct:
-    any_of, inner, enum = data.get("anyOf"), data.get("properties"), data.get("enum")
+    any_of, enum = data.get("anyOf"), data.get("enum")
     choices = [_property(one) for one in _objects(any_of)] if any_of is not None else None
     values: dict[str, Value] = {
         "AnyOf": Slice(PROPERTY.fields[0].type, choices),
@@ -300,14 +300,14 @@ def _property(data: Mapping[str, object]) -> Struct:
         "Items": from_json(data.get("items")),
         "Description": _text(data, "description"),
         "Enum": from_json(enum) if isinstance(enum, list) else zero_of(ANY_SLICE),
-        "Properties": _inner_properties(inner),
+        "Properties": _inner_properties(as_object(data.get("properties"))),
         "Required": _texts(data.get("required")),
     }
     return Struct(PROPERTY, values)
 
 
-def _inner_properties(data: object) -> Pointer:
-    if not isinstance(data, Mapping):
+def _inner_properties(data: Mapping[str, object] | None) -> Pointer:
+    if data is None:
         return Pointer(INNER_PROPERTIES_POINTER, None)
     held: dict[str, Value] = {"om": Pointer(ORDERED_POINTER, Map(PROPERTY_MAP, _properties(data)))}
     return Pointer(INNER_PROPERTIES_POINTER, Struct(INNER_PROPERTIES, held))
@@ -320,9 +320,10 @@ def _types(data: object) -> Slice:
 
 
 def _texts(data: object) -> Slice:
-    if not isinstance(data, list | tuple):
+    items = as_list(data)
+    if items is None:
         return Slice(STRING_SLICE, None)
-    return Slice(STRING_SLICE, [whole_text(one) for one in data if isinstance(one, str)])
+    return Slice(STRING_SLICE, [whole_text(one) for one in items if isinstance(one, str)])
 
 
 def _text(data: Mapping[str, object], key: str) -> str:
@@ -331,11 +332,9 @@ def _text(data: Mapping[str, object], key: str) -> str:
 
 
 def _object(data: Mapping[str, object], key: str) -> Mapping[str, object]:
-    value = data.get(key)
-    return value if isinstance(value, Mapping) else {}
+    return as_object(data.get(key)) or {}
 
 
-def _objects(data: object) -> list[Mapping[str, object]]:
-    return (
-        [one for one in data if isinstance(one, Mapping)] if isinstance(data, list | tuple) else []
-    )
+def _objects(data: object) -> list[dict[str, object]]:
+    found = (as_object(one) for one in as_list(data) or ())
+    return [one for one in found if one is not None]

@@ -93,7 +93,7 @@ class Run:
     functions: Mapping[str, Signature]
     limits: Limits = field(default_factory=Limits)
     gives_zero: bool = True
-    _pieces: list[str] = field(default_factory=list)
+    _pieces: list[str] = field(default_factory=list[str])
     _n_chars: int = 0
     _n_steps: int = 0
     _line: int = 1
@@ -240,18 +240,20 @@ class _Frame:
     def pipeline(self, pipe: Pipeline, dot: Value) -> Value:
         """The value of the last command; variables of the pipeline are set to it."""
         self.run.at(pipe.line)
+        value: Value = INVALID
         final: tuple[Value, ...] = ()
         for command in pipe.commands:
             self.run.step()
             self.run.at(command.line)
             value = self._command(command, dot, final)
-            final = (INVALID if value is NIL else value,)
+            value = INVALID if value is NIL else value
+            final = (value,)
         for name in pipe.declared:
             if pipe.is_assignment:
-                self._assign(name, final[0])
+                self._assign(name, value)
             else:
-                self.variables.append((name, final[0]))
-        return final[0]
+                self.variables.append((name, value))
+        return value
 
     def _command(self, command: Command, dot: Value, final: tuple[Value, ...]) -> Value:
         first, args = command.args[0], command.args[1:]
@@ -377,4 +379,4 @@ def _method(value: Value, name: str) -> _Method | None:
     type_ = type_of(value)
     if name == "String" and type_.text is not None:
         return type_.text
-    return type_.methods.get(name)
+    return (type_.methods or {}).get(name)

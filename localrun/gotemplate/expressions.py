@@ -41,7 +41,7 @@ class Shared:
     functions: Collection[str]
     at: int = 0
     depth: int = 0
-    defined: dict[str, tuple[Node, ...]] = field(default_factory=dict)
+    defined: dict[str, tuple[Node, ...]] = field(default_factory=dict[str, tuple[Node, ...]])
 
     @property
     def now(self) -> Token:

@@ -209,7 +209,11 @@ def _refuse_call(args: Sequence[Value]) -> Value:
 
 def _typescript(args: Sequence[Value]) -> Value:
     value = followed(args[0])
-    method = type_of(value).methods.get("ToTypeScriptType") if isinstance(value, Struct) else None
+    method = (
+        (type_of(value).methods or {}).get("ToTypeScriptType")
+        if isinstance(value, Struct)
+        else None
+    )
     return "any" if method is None else method(value)
 
 

@@ -124,4 +124,4 @@ class Template:
     """A parsed template and those it defines, by name; its own name is empty."""
 
     root: tuple[Node, ...]
-    defined: "dict[str, tuple[Node, ...]]" = field(default_factory=dict)
+    defined: dict[str, tuple[Node, ...]]

@@ -6,12 +6,13 @@ bytes. Strings that are cut inside a character carry the odd bytes as surrogates
 `surrogateescape`; `clean_text` gives what a reader of the bytes sees.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
 
 class GoError(ValueError):
@@ -55,7 +56,7 @@ class Type:
     fields: "tuple[StructField, ...]" = ()
     text: "Callable[[Value], str] | None" = None
     json: "Callable[[Value], str] | None" = None
-    methods: "Mapping[str, Callable[[Value], Value]]" = field(default_factory=dict)
+    methods: "Mapping[str, Callable[[Value], Value]] | None" = None
 
     def field_of(self, name: str) -> "StructField | None":
         """The field of this name, if the type has one."""
@@ -240,12 +241,25 @@ def from_json(data: object) -> Value:
             return whole_text(data)
         case int():
             return float(data)
-        case list() | tuple():
-            return Slice(ANY_SLICE, [from_json(one) for one in data])
-        case dict():
-            return Map(ANY_MAP, {whole_text(str(key)): from_json(one) for key, one in data.items()})
+        case _ if (items := as_list(data)) is not None:
+            return Slice(ANY_SLICE, [from_json(one) for one in items])
+        case _ if (members := as_object(data)) is not None:
+            return Map(ANY_MAP, {key: from_json(one) for key, one in members.items()})
         case _:
             return NIL
+
+
+def as_list(data: object) -> "Sequence[object] | None":
+    """Decoded JSON as a list, if it is one."""
+    return cast("Sequence[object]", data) if isinstance(data, list | tuple) else None
+
+
+def as_object(data: object) -> "dict[str, object] | None":
+    """Decoded JSON as an object, if it is one."""
+    if not isinstance(data, Mapping):
+        return None
+    members = cast("Mapping[object, object]", data)
+    return {whole_text(str(key)): one for key, one in members.items()}
 
 
 def whole_text(text: str) -> str:
