@@ -299,7 +299,7 @@ def _property(data: Mapping[str, object]) -> Struct:
         "Type": _types(data.get("type")),
         "Items": from_json(data.get("items")),
         "Description": _text(data, "description"),
-        "Enum": from_json(enum) if isinstance(enum, list) else zero_of(ANY_SLICE),
+        "Enum": from_json(enum) if as_list(enum) is not None else zero_of(ANY_SLICE),
         "Properties": _inner_properties(as_object(data.get("properties"))),
         "Required": _texts(data.get("required")),
     }
