@@ -18,8 +18,9 @@ from localrun.text.boundaries import MAX_BOUNDARIES, cut, dividing_texts
 MAX_VOCABULARIES = 4
 MAX_CACHED_CHARS = 8 << 20
 
-_LONG_CHARS = 4096
+LONG_CHARS = 4096
 """A shorter text is tokenized in one piece; it takes some milliseconds at most."""
+
 _SAMPLE_CHARS = 8192
 _MAX_PARTS = 16_384
 _DIVISIBLE = ("gpt2", "gemma4", "llama")
@@ -122,10 +123,17 @@ class ModelText:
     Args:
         tokenizer: Owned; `close` frees it.
         max_chars: Characters of all parts that it remembers.
+        long_chars: Length from which a text is tokenized in parts.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, max_chars: int = MAX_CACHED_CHARS) -> None:
-        self._tokenizer, self._max_chars = tokenizer, max_chars
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_chars: int = MAX_CACHED_CHARS,
+        long_chars: int = LONG_CHARS,
+    ) -> None:
+        self._tokenizer, self._max_chars, self._long_chars = tokenizer, max_chars, long_chars
         self._cache: OrderedDict[str, array[int]] = OrderedDict()
         self._n_cached_chars = 0
         self._judged: set[int] = set()
@@ -159,12 +167,11 @@ class ModelText:
         text = self._without_doubles(text)
         if not self._is_divisible:
             return self._part_tokens(text, add_special=True)
-        tokenizer = self._tokenizer
-        tokens = array("i", [tokenizer.bos] if tokenizer.add_bos else [])
+        tokens = array("i", () if self.bos is None else (self.bos,))
         for part in self._parts(text):
             tokens += self._part_tokens(part, add_special=False)
-        if tokenizer.add_eos:
-            tokens.append(tokenizer.eos)
+        if self._tokenizer.add_eos and self._tokenizer.eos >= 0:
+            tokens.append(self._tokenizer.eos)
         return tokens
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> "array[int]":
@@ -256,7 +263,7 @@ class ModelText:
         return self._tokenizer.whole_tokens()
 
     def _parts(self, text: str) -> list[str]:
-        if len(text) < _LONG_CHARS:
+        if len(text) < self._long_chars:
             return [text]
         if not self._boundaries:
             for sample in (text[:_SAMPLE_CHARS], text[-_SAMPLE_CHARS:]):
@@ -283,7 +290,7 @@ class ModelText:
             self._cache.move_to_end(part)
             return known
         tokens = self.tokenize(part, add_special=add_special)
-        if len(part) >= _LONG_CHARS and self._is_divisible:
+        if len(part) >= self._long_chars and self._is_divisible:
             self._judge(tokens)
         self._cache[part] = tokens
         self._n_cached_chars += len(part)

@@ -180,7 +180,7 @@ def test_of_a_long_history_that_grows_only_the_new_turn_is_tokenized() -> None:
 
 def test_a_text_of_special_tokens_alone_is_not_cut_into_a_million_parts() -> None:
     tokenizer = Letters()
-    assert len(ModelText(tokenizer).prompt_tokens("<|im_start|>" * 50_000)) == 50_001
+    assert len(ModelText(tokenizer).prompt_tokens("<|im_start|>" * 17_000)) == 17_001
     assert tokenizer.n_calls < 10
 
 
