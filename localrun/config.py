@@ -51,6 +51,10 @@ class Settings:
         kv_cache_type: GGML type of the KV cache; empty is the planner's choice.
         flash_attention: None lets llama.cpp decide.
         gpu_overhead_bytes: Bytes left free on each GPU.
+        go_template: Whether a model's Go template wins over its Jinja template; None lets the
+            better one win.
+        no_cloud: Say that models of a cloud are switched off; there are none here anyway.
+        no_prune: Keep files that no model uses any more.
         debug: Log more.
         hf_endpoint: Address of the Hub or a mirror; empty is the Hub's own.
         hf_offline: Never ask the Hub.
@@ -78,6 +82,9 @@ class Settings:
     kv_cache_type: str = ""
     flash_attention: bool | None = None
     gpu_overhead_bytes: int = 0
+    go_template: bool | None = None
+    no_cloud: bool = False
+    no_prune: bool = False
     debug: bool = False
     hf_endpoint: str = ""
     hf_offline: bool = False
@@ -267,6 +274,10 @@ SETTINGS = (
     _both("kv_cache_type", _kv_type, "what fits", "KV cache numbers: f16, q8_0, …"),
     _both("flash_attention", _flag, "llama.cpp decides", "flash attention on or off"),
     _both("gpu_overhead_bytes", _count(1 << 50), "0", "bytes left free on each GPU"),
+    _both("go_template", _flag, "the better", "a Go template wins over a Jinja template"),
+    _both("no_cloud", _flag, "off", "report Ollama's cloud as switched off"),
+    Setting("no_prune", "noprune", _flag, "off", "keep files that no model uses any more",
+            ("OLLAMA_NOPRUNE",)),
     _both("debug", _flag, "off", "log more"),
     Setting("hf_endpoint", "hf_endpoint", _text, "https://huggingface.co",
             "address of the Hub or of a mirror", ("HF_ENDPOINT",)),

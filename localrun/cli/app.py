@@ -26,6 +26,7 @@ _COMMANDS = {
     "cp": ("copy:cp", "Give a model a second name"),
     "rm": ("models:rm", "Remove models"),
     "probe": ("probe:probe", "Show what this machine can run"),
+    "config": ("settings:config", "Show the settings, and where each comes from"),
     "completion": ("completion:completion", "Print the completion script of a shell"),
 }
 _ALIASES = {"ls": "list", "start": "serve"}

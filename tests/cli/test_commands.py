@@ -94,7 +94,7 @@ def test_show_has_sections(run: Run) -> None:
 
 
 def test_show_prints_one_part(run: Run) -> None:
-    assert run("show", "tiny", "--template").stdout == "{{ .Prompt }}\n"
+    assert run("show", "tiny", "--template").stdout == "{{ .Prompt }}"
     assert run("show", "tiny", "--license").stdout.endswith("2004\n")
 
 
@@ -278,3 +278,16 @@ def test_model_names_are_completed(run: Run) -> None:
         _LOCALRUN_COMPLETE="bash_complete", COMP_WORDS="localrun show t", COMP_CWORD="2"
     ).stdout
     assert found == "plain,tiny:latest\n"
+
+
+def test_config_show_says_where_each_value_came_from(
+    run: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
+    environment |= {"OLLAMA_KEEP_ALIVE": "10m", "LOCALRUN_API_KEYS": "secret"}
+    (tmp_path / "config.toml").write_text("max_queue = 7\n")
+    shown = json.loads(run("config", "show", "--json").stdout)
+    assert shown["keep_alive"] == {"value": "600s", "origin": "OLLAMA_KEEP_ALIVE"}
+    assert shown["api_keys"] == {"value": "(set)", "origin": "LOCALRUN_API_KEYS"}
+    assert shown["max_queue"] == {"value": "7", "origin": str(tmp_path / "config.toml")}
+    assert shown["context_length"] == {"value": "what fits", "origin": "default"}
+    assert "secret" not in run("config", "show").stdout
