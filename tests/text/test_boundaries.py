@@ -16,7 +16,7 @@ from localrun.text.tokens import ModelText
 from tests.fakes.tinygguf import make_tiny
 
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
-SPECIAL = ("<|im_start|>", "<|im_end|>", "<s>", "</s>", "><|im_start|>", "<|im_end|>\n", "  ")
+SPECIAL = ("<|im_start|>", "<|im_end|>", "<s>", "</s>", "x<|im_start|>", "<|im_end|>\n", "  ")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_the_special_tokens_of_a_chat_divide_it(vocabulary: Vocabulary) -> None:
     whole = {text: strips for text, strips in vocabulary.whole_tokens().values() if text}
     found = dividing_texts(("<|im_start|>", "<|im_end|>", "</s>"), whole)
     # In the second vocabulary a longer one ends with the first, and one begins with the second.
-    crossed = "><|im_start|>" in whole
+    crossed = "x<|im_start|>" in whole
     assert found == ("<|im_start|>",) * (not crossed) + ("<|im_end|>", "</s>")
 
 
