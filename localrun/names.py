@@ -1,7 +1,8 @@
 """Model names: `[scheme://][host/][namespace/]model[:tag]`, as Ollama reads them. Pure.
 
 Source: Ollama's `types/model` name parser. One difference: a namespace on the Hub (`hf.co/…`) may
-hold dots, because organisations there do. `huggingface.co` is the same host as `hf.co`.
+hold dots, because organisations there do. `huggingface.co` is the same host as `hf.co`, and
+`ollama.com` as Ollama's registry.
 """
 
 import re
@@ -13,6 +14,9 @@ DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
 HUB_HOST = "hf.co"
+
+OLLAMA_HOSTS = frozenset((DEFAULT_HOST, "ollama.com", "www.ollama.com"))
+"""Ollama's own registry, by all its names; in a model's name it is `DEFAULT_HOST`."""
 
 _HUB_HOSTS = {"hf.co", "huggingface.co", "www.huggingface.co"}
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
@@ -76,6 +80,8 @@ def parse_name(text: str) -> ModelName:
         host = host_text if slash else DEFAULT_HOST
     if host.lower() in _HUB_HOSTS:
         host = HUB_HOST
+    elif host.lower() in OLLAMA_HOSTS:
+        host = DEFAULT_HOST
     space = _PART if host == HUB_HOST else _NAMESPACE
     checks = ((_HOST, host), (space, namespace), (_PART, model), (_PART, tag))
     if not all(pattern.fullmatch(part) for pattern, part in checks):

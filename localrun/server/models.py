@@ -130,6 +130,8 @@ def pull_into_store(call: Call, request: PullRequest, budget: "Budget") -> Work:
             allow_files=is_local(call),
             report=report,
             cancelled=is_cancelled,
+            insecure=request.insecure,
+            credentials=(request.username, request.password) if request.username else None,
         )
 
     return work

@@ -30,7 +30,7 @@ from localrun.store.manifest import (
     dump_json,
     size_label,
 )
-from localrun.store.pull import PullEvent, Report
+from localrun.store.progress import PullEvent, Report
 from localrun.store.quantize import SOURCES
 from localrun.store.weights import Weights, one_model, open_files, open_stored, rewrite
 

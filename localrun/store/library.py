@@ -212,9 +212,19 @@ class Library:
         Raises:
             ModelNotFound: If there is no source.
         """
-        found = self.get(source)
-        content = self._path(found.name).read_bytes()
+        content = self.manifest_bytes(source)
         return self.add(destination, parse_manifest(content), content)
+
+    def manifest_bytes(self, name: ModelName) -> bytes:
+        """The manifest as it is stored; its sha256 is the model's id.
+
+        Raises:
+            ModelNotFound: If there is no such model.
+        """
+        path = self._locate(name)
+        if path is None:
+            raise ModelNotFound(name.short())
+        return path.read_bytes()
 
     # ── files ─────────────────────────────────────────────────────────────────────────────────
 

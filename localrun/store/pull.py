@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 from localrun.config import Settings, prepare_hub_environment
 from localrun.errors import (
@@ -23,7 +22,8 @@ from localrun.errors import (
 )
 from localrun.gguf import ModelInfo, open_model
 from localrun.hardware.plan import Budget
-from localrun.names import DEFAULT_TAG, ModelName, parse_name
+from localrun.names import DEFAULT_HOST, DEFAULT_TAG, ModelName, parse_name
+from localrun.store.addresses import Address, Credentials, names_registry, read_address
 from localrun.store.catalog import Catalog, Entry
 from localrun.store.library import Library, StoredModel, hub_name
 from localrun.store.licenses import describe_license
@@ -40,39 +40,16 @@ from localrun.store.manifest import (
     dump_json,
     size_label,
 )
+from localrun.store.progress import PullEvent, Report, tell_blob
 from localrun.store.quantization import FileGroup
 from localrun.store.selection import Selection, choose_group, describe_rows
 from localrun.store.sources.base import Offer, Source
 from localrun.store.sources.file import FileSource
 from localrun.store.sources.package import PackageSource
 
+__all__ = ["Errand", "PullEvent", "Report", "pull", "understand"]
+
 _TRIES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class PullEvent:
-    """One line of a pull's progress; the statuses are Ollama's, `plan` is ours.
-
-    Attributes:
-        status: What is being done.
-        digest: Of the blob on its way; empty where there is none.
-        total: Its bytes.
-        completed: Of them, how many are here.
-        plan: What could be taken, and why which was.
-        hint: Something worth knowing that stops nothing.
-        name: Set by `success`: the name under which the model is now here.
-    """
-
-    status: str
-    digest: str = ""
-    total: int = 0
-    completed: int = 0
-    plan: list[dict[str, object]] | None = None
-    hint: str = ""
-    name: str = ""
-
-
-Report: TypeAlias = Callable[[PullEvent], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +79,14 @@ def pull(  # noqa: PLR0913 (the border that server and tests agreed on; each is 
     allow_files: bool,
     report: Report,
     cancelled: Callable[[], bool],
+    insecure: bool = False,
+    credentials: tuple[str, str] | None = None,
 ) -> StoredModel:
     """Bring a model to this machine; blocking.
 
     Args:
-        text: A name of the catalog, `[hf.co/]user/repo[:QUANTIZATION]`, or a path of a GGUF file.
+        text: A name of the catalog, `[hf.co/]user/repo[:QUANTIZATION]`, a path of a GGUF file, or
+            `host/namespace/model[:tag]` of a registry.
         library: Where it goes.
         catalog: Which names are known.
         settings: Hub, and what the placement is to be.
@@ -114,6 +94,8 @@ def pull(  # noqa: PLR0913 (the border that server and tests agreed on; each is 
         allow_files: Whether paths are understood; only the CLI's own requests may.
         report: Told every step, on this thread.
         cancelled: Asked many times a second whether to stop.
+        insecure: Speak plain HTTP with a registry.
+        credentials: User name and password for a registry that asks for them.
 
     Raises:
         InvalidName: If the text is neither a name nor a path.
@@ -123,6 +105,10 @@ def pull(  # noqa: PLR0913 (the border that server and tests agreed on; each is 
         Cancelled: If `cancelled` said so; what has arrived is kept.
     """
     report(PullEvent("pulling manifest"))
+    if not _is_path(text) and names_registry(text):
+        address = read_address(text, insecure=insecure)
+        with _explained_files(library):
+            return _from_registry(address, credentials, library, report, cancelled)
     errand = understand(text, library, catalog, settings, allow_files=allow_files)
     offer = _offer(errand, catalog, text)
     selection = choose_group(offer.groups, errand.source, errand.quantization, budget, settings)
@@ -141,6 +127,22 @@ def pull(  # noqa: PLR0913 (the border that server and tests agreed on; each is 
                 if attempt == _TRIES - 1:
                     raise
     raise AssertionError
+
+
+def _from_registry(
+    address: Address,
+    credentials: tuple[str, str] | None,
+    library: Library,
+    report: Report,
+    cancelled: Callable[[], bool],
+) -> StoredModel:
+    # Only here: the HTTP client takes a fifth of a second to import.
+    from localrun.store.registry import Registry
+    from localrun.store.sources.registry import pull_from_registry
+
+    user = Credentials(*credentials) if credentials is not None else None
+    with Registry(address, user) as registry:
+        return pull_from_registry(registry, library, report, cancelled)
 
 
 @contextmanager
@@ -218,7 +220,7 @@ def _hub_source(repo: str, revision: str, library: Library, settings: Settings) 
 
 
 def _unknown(text: str, name: ModelName, catalog: Catalog) -> LocalrunError:
-    if not name.host.startswith("registry."):
+    if name.host != DEFAULT_HOST:
         return InvalidName(text)
     return SourceMissing(
         f"'{text}' is not in the catalog", hint=_look_further(name.model, catalog.near(text))
@@ -228,6 +230,7 @@ def _unknown(text: str, name: ModelName, catalog: Catalog) -> LocalrunError:
 def _look_further(words: str, near: list[str]) -> str:
     search = (
         f"search https://huggingface.co/models?library=gguf&search={words} and pull hf.co/USER/REPO"
+        f"; or try ollama.com/library/{words}"
     )
     return f"did you mean {', '.join(near)}? Or {search}" if near else search
 
@@ -269,8 +272,10 @@ def _report_choice(report: Report, errand: Errand, offer: Offer, selection: Sele
 
 
 def _tell(report: Report, fallback: str, digest: str, total: int, completed: int) -> None:
-    short = digest.removeprefix("sha256:")[:12]
-    report(PullEvent(f"pulling {short or fallback}", digest, total, completed))
+    if digest:
+        tell_blob(report, digest, total, completed)
+    else:
+        report(PullEvent(f"pulling {fallback}", "", total, completed))
 
 
 # ── the files ─────────────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,7 @@ from localrun.errors import BadModelFile, BadRequest, Cancelled, Unsupported
 from localrun.gguf import Header, ModelInfo, join_headers, open_header
 from localrun.store.blobs import Blobs
 from localrun.store.manifest import ADAPTER, DRAFT, MODEL, PROJECTOR, Layer
-from localrun.store.pull import PullEvent, Report
+from localrun.store.progress import PullEvent, Report
 from localrun.store.quantize import COPY, SOURCES, most_bytes, read_target, run_quantizer
 
 _SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")

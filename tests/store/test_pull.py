@@ -28,6 +28,7 @@ from localrun.errors import (
 from localrun.gguf import open_model
 from localrun.hardware.plan import Budget, GpuBudget
 from localrun.names import parse_name
+from localrun.store.addresses import RegistryFailed
 from localrun.store.catalog import Catalog
 from localrun.store.library import Library, StoredModel
 from localrun.store.pull import PullEvent, pull
@@ -231,7 +232,8 @@ def test_a_local_file_is_taken_from_the_command_line_only(
 
 FAILURES: dict[str, tuple[str, type[LocalrunError], str, str]] = {
     "no name": ("../x", InvalidName, "invalid model name", ""),
-    "a foreign registry": ("example.com/a/b", InvalidName, "invalid model name", ""),
+    "a host that is none": ("example/a/b", InvalidName, "invalid model name", ""),
+    "plain HTTP elsewhere": ("http://example.com/a/b", RegistryFailed, "insecure protocol", ""),
     "not in the catalog": ("tiniest", SourceMissing, "not in the catalog", "tinier"),
     "an unknown size": ("tiny:9b", SourceMissing, "not in the catalog", "tiny:bare"),
     "an entry that is wrong": ("tiny:gone", SourceMissing, "never verified", "search"),

@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from localrun.errors import BadRequest
@@ -86,10 +86,13 @@ class ShowRequest:
 
 @dataclass(frozen=True, slots=True)
 class PullRequest:
-    """POST /api/pull."""
+    """POST /api/pull; the last three are for registries."""
 
     model: str
     stream: bool
+    insecure: bool = False
+    username: str = ""
+    password: str = field(default="", repr=False)
 
 
 def read_generate(body: bytes) -> GenerateRequest:
@@ -145,8 +148,13 @@ def read_pull(body: bytes) -> PullRequest:
     """Read the body of /api/pull."""
     fields = Fields(parse_json(body), "PullRequest")
     stream = fields.flag("stream")
-    fields.flag("insecure")  # of the right type; what is fetched is checked by its hash
-    return PullRequest(_name(fields), stream is not False)
+    return PullRequest(
+        _name(fields),
+        stream is not False,
+        fields.flag("insecure") or False,
+        fields.text("username") or "",
+        fields.text("password") or "",
+    )
 
 
 def read_delete(body: bytes) -> str:
