@@ -19,6 +19,11 @@ KV_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_n
 
 _BLOCKS = {name.lower(): (block, size) for name, block, size in TYPE_SIZES.values()}
 _WITH_BOTH = {"falcon-h1"}  # attention and recurrent state in the same layer
+_WITHOUT_CACHE = {
+    "bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert",
+    "neo-bert", "eurobert", "gemma-embedding",
+}  # fmt: skip
+_LAST, _RANK = 3, 4  # llama.cpp's numbers of ways to pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,15 @@ def takes_kv_type(info: ModelInfo, kv_type: str) -> bool:
     block, _ = _BLOCKS[kv_type]
     dims = (info.head_dim_k, info.head_dim_v, info.head_dim_k_swa, info.head_dim_v_swa)
     return all(dim % block == 0 for dim in dims)
+
+
+def pools_whole(info: ModelInfo) -> bool:
+    """Whether the model turns a text into a vector in one graph, with every token an output.
+
+    A causal one that takes the last token reads the text in pieces like a prompt.
+    """
+    in_pieces = info.is_causal and info.pooling_type in (_LAST, _RANK)
+    return info.is_embedder and not in_pieces
 
 
 def weights_bytes(info: ModelInfo) -> int:
@@ -136,6 +150,8 @@ def compute_bytes(
         type_k: Format of the cache; a quantized one takes a copy.
         flash_attention: Without it the scores of all heads are held.
     """
+    if info.architecture in _WITHOUT_CACHE:
+        return _encoder_bytes(info, n_ubatch, flash_attention=flash_attention)
     cells, heads = pad_cells(n_cells), max(info.n_head, default=0)
     outputs = min(n_outputs_max, n_ubatch)
     copies = 2 if type_k in ("f16", "bf16", "f32") else 3
@@ -149,6 +165,18 @@ def compute_bytes(
     return max(logits, feed_forward, attention)
 
 
+def _encoder_bytes(info: ModelInfo, n_tokens: int, *, flash_attention: bool) -> int:
+    """The same of a model without a cache or logits, where each token sees every other."""
+    heads = max(info.n_head, default=0)
+    is_gated = info.architecture != "bert"
+    wide = info.n_ff * (3 if is_gated else 1)
+    feed_forward = 4 * n_tokens * (wide + 3 * info.n_embd) + 2 * n_tokens * n_tokens
+    if flash_attention:
+        return feed_forward
+    attention = 4 * n_tokens * (n_tokens * (heads + 1) + 6 * info.n_embd)
+    return max(feed_forward, attention)
+
+
 def _wide(info: ModelInfo) -> int:
     """Elements per token that the feed-forward part holds at once."""
     if not info.n_expert_used:
@@ -159,7 +187,7 @@ def _wide(info: ModelInfo) -> int:
 
 def _attention_bytes(info: ModelInfo, layer: int, type_k: str, type_v: str) -> int:
     """Bytes that one token takes in this layer's cache."""
-    if layer >= info.n_layer_kv:
+    if layer >= info.n_layer_kv or info.architecture in _WITHOUT_CACHE:
         return 0
     if info.recurrent_layers[layer] and info.architecture not in _WITH_BOTH:
         return 0

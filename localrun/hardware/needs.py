@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from localrun.footprint import compute_bytes, layer_cell_bytes, layer_state_bytes
+from localrun.footprint import compute_bytes, layer_cell_bytes, layer_state_bytes, pools_whole
 from localrun.gguf import ModelInfo
 from localrun.hardware.budget import CPU, MIB, GpuBudget
 
@@ -65,17 +65,19 @@ def needs_of(info: ModelInfo, shape: Shape, split: Split) -> Needs:
         weights[owners[-1]] += info.input_bytes
     cells = _dealt(layer_cell_bytes(info, type_k=shape.type_k, type_v=shape.type_v), owners)
     compute = _dealt(layer_state_bytes(info, shape.n_seq_max), owners)
+    n_outputs = shape.n_ubatch if pools_whole(info) else shape.n_seq_max
     buffers = compute_bytes(
         info,
         n_ubatch=shape.n_ubatch,
-        n_outputs_max=shape.n_seq_max,
+        n_outputs_max=n_outputs,
         n_cells=shape.n_cells,
         type_k=shape.type_k,
         flash_attention=shape.flash_attention,
     )
     for device in compute:
         compute[device] += buffers if device in owners else 0
-    compute[CPU] += 4 * shape.n_seq_max * info.n_vocab  # the logits' way back
+    # The logits' way back. llama.cpp keeps it even where a model has none, and clears it all.
+    compute[CPU] += 4 * n_outputs * info.n_vocab
     total = {
         device: weights[device] + cells[device] * shape.n_cells + compute[device]
         for device in weights

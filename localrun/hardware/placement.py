@@ -12,6 +12,7 @@ from localrun.footprint import (
     CELL_PADDING,
     kv_bytes_per_cell,
     pad_cells,
+    pools_whole,
     takes_kv_type,
 )
 from localrun.gguf import ModelInfo
@@ -25,6 +26,9 @@ COMFORTABLE_CONTEXT = 8192
 
 N_BATCH, N_UBATCH, N_UBATCH_SHORT = 2048, 512, 128
 MAX_KEPT, MAX_SEQUENCES = 64, 256
+ENCODER_CONTEXTS = (8192, 4096, 2048, 1024, 512)
+EMBEDDER_SLOTS, EMBEDDER_SEQUENCES = 8, 32
+"""Requests of a model that only embeds, and texts that share a call."""
 POOL_BYTES = 128 * MIB
 """What cells beyond one context window may take, and no more than a quarter of what is free."""
 
@@ -197,7 +201,7 @@ def _gpus(case: _Case) -> tuple[GpuBudget, ...]:
 def _shapes(case: _Case, ladder: Sequence[int]) -> list[Shape]:
     """Context, KV type and graph size in order of preference, each with its smallest pool."""
     info, wish = case.info, case.wish
-    contexts, types = _contexts(info, wish, ladder), _kv_types(info, wish)
+    contexts, types = _contexts(case, ladder), _kv_types(info, wish)
     comfortable = COMFORTABLE_CONTEXT if ladder is GPU_CONTEXTS else contexts[-1]
     wide = [n for n in contexts if n > comfortable]
     narrow = [n for n in contexts if n <= comfortable]
@@ -205,18 +209,26 @@ def _shapes(case: _Case, ladder: Sequence[int]) -> list[Shape]:
     pairs += [(n, kinds) for n in narrow or wide for kinds in types]
     n_slots = max(1, wish.num_parallel)
     shapes: list[Shape] = []
-    for n_batch, n_ubatch in _batches(info, wish, contexts[0]):
+    for n_batch, n_ubatch in _batches(wish):
         for n_ctx, (type_k, type_v) in pairs:
             shape = Shape(n_ctx, type_k, type_v, n_batch, n_ubatch)
             shape = replace(shape, flash_attention=wish.flash_attention is not False)
+            if pools_whole(info):  # an input must go through in one graph
+                shape = replace(shape, n_batch=n_ctx, n_ubatch=n_ctx)
             shapes.append(_with_slots(info, shape, n_slots, pad_cells(n_ctx)))
     return shapes
 
 
-def _contexts(info: ModelInfo, wish: Wish, ladder: Sequence[int]) -> list[int]:
+def _contexts(case: _Case, ladder: Sequence[int]) -> list[int]:
+    info, wish = case.info, case.wish
     trained = info.n_ctx_train or COMFORTABLE_CONTEXT
     if wish.num_ctx is not None:
         return [min(wish.num_ctx, trained) if info.n_ctx_train else wish.num_ctx]
+    if pools_whole(info):
+        # Each token takes a row of logits in llama.cpp, used or not. They may not take the machine.
+        comfortable = case.budget.cpu_bytes // 2 // (4 * max(info.n_vocab, 1))
+        smaller = [n for n in ENCODER_CONTEXTS if n < trained]
+        return [n for n in (trained, *smaller) if n <= comfortable] or smaller[-1:] or [trained]
     return sorted({min(n, trained) for n in ladder}, reverse=True)
 
 
@@ -235,10 +247,8 @@ def _kv_types(info: ModelInfo, wish: Wish) -> list[tuple[str, str]]:
 _WHOLE = ("f16", "bf16", "f32")
 
 
-def _batches(info: ModelInfo, wish: Wish, n_ctx: int) -> list[tuple[int, int]]:
+def _batches(wish: Wish) -> list[tuple[int, int]]:
     """`(n_batch, n_ubatch)`, the second pair only for when memory is short."""
-    if not info.is_causal:  # an input must go through in one graph
-        return [(n_ctx, n_ctx)]
     n_batch = wish.num_batch or N_BATCH
     sizes = [(n_batch, min(n_batch, N_UBATCH))]
     if wish.num_batch is None:
@@ -247,6 +257,10 @@ def _batches(info: ModelInfo, wish: Wish, n_ctx: int) -> list[tuple[int, int]]:
 
 
 def _with_slots(info: ModelInfo, shape: Shape, n_slots: int, n_cells: int) -> Shape:
+    if info.is_embedder:
+        n_seq_max = 1 if info.n_recurrent else min(EMBEDDER_SEQUENCES, shape.n_ctx)
+        n_slots = min(n_slots, n_seq_max)
+        return replace(shape, n_slots=n_slots, n_seq_max=n_seq_max, n_cells=n_cells)
     kept = 2 * n_slots if not info.n_recurrent else 1  # recurrent state is paid per sequence
     n_seq_max = min(max(n_slots, min(n_slots + kept, MAX_KEPT)), MAX_SEQUENCES)
     # A step returns a row per sequence, and llama.cpp aborts where a batch cannot hold them.
@@ -294,6 +308,9 @@ def _excess(needs: Mapping[str, int], budget: Budget) -> int:
 
 def _widened(case: _Case, shape: Shape, split: Split) -> Shape:
     """The same with as many slots and cells as come cheaply."""
+    if case.info.is_embedder:
+        n_slots = min(case.wish.num_parallel or EMBEDDER_SLOTS, shape.n_seq_max)
+        return replace(shape, n_slots=n_slots)
     needs = needs_of(case.info, shape, split).total
     free = sum(case.budget.free_bytes[device] for device in needs)
     asked = case.wish.num_parallel

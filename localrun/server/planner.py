@@ -100,7 +100,7 @@ class Planner:
             placement = self._place(model, info, _reduced(budget, free), wish)
         except OutOfMemory:
             placement = self._place(model, info, budget, wish)
-        load = load_of(placement, tuple(map(str, model.model_paths)))
+        load = load_of(placement, tuple(map(str, model.model_paths)), embeds=info.is_embedder)
         if options.num_thread > 0:  # who names a number of threads gets that number
             load = msgspec.structs.replace(load, adapts_threads=False)
         asked = options.num_ctx or 0
@@ -156,13 +156,13 @@ class Planner:
         return found
 
 
-def load_of(placement: Placement, paths: tuple[str, ...]) -> Load:
+def load_of(placement: Placement, paths: tuple[str, ...], *, embeds: bool) -> Load:
     """The placement as the message that has a runner load it."""
     names = {field.name for field in msgspec.structs.fields(Load)} - {"paths"}
     fields = {name: getattr(placement, name) for name in names if hasattr(placement, name)}
     # A runner asks for memory in these; where the placement has one sum only, it is all weights.
     fields.setdefault("weights_bytes", placement.need_bytes)
-    return Load(paths, **fields)
+    return Load(paths, embeds=embeds, **fields)
 
 
 def _fixed(options: Options, load: Load) -> tuple[tuple[str, object], ...]:

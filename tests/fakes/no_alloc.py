@@ -41,6 +41,7 @@ def measure(case: dict[str, Any]) -> list[int]:
     params.flash_attn_type = int(case.get("flash_attention", True))
     params.swa_full = case.get("swa_full", True)
     params.kv_unified = True
+    params.embeddings = case.get("embeddings", False)
     context = llama_cpp.llama_init_from_model(model, params)
     assert context, case
     total = _breakdown(context)

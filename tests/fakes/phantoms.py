@@ -116,6 +116,9 @@ def make_phantom(path: Path, model: str, *, quantization: str = "Q4_K_M") -> Pat
 Tensors = dict[str, tuple[tuple[int, ...], str]]
 """Name to shape (ne0 first) and GGML type."""
 
+Odd = tuple[str, dict[str, object], Tensors]
+"""Architecture, metadata and tensors."""
+
 
 def _write(path: Path, arch: str, metadata: Mapping[str, object], tensors: Tensors) -> Path:
     writer = gguf.GGUFWriter(path, arch)
@@ -123,7 +126,8 @@ def _write(path: Path, arch: str, metadata: Mapping[str, object], tensors: Tenso
     writer.add_quantization_version(2)
     writer.add_tokenizer_model("no_vocab")
     for key, value in metadata.items():
-        add_value(writer, key if key.startswith("general.") else f"{arch}.{key}", value)
+        is_whole = key.startswith(("general.", "tokenizer."))
+        add_value(writer, key if is_whole else f"{arch}.{key}", value)
     n_bytes = sum(
         _add_hole(writer, name, shape, GGMLQuantizationType[kind])
         for name, (shape, kind) in tensors.items()
@@ -374,14 +378,46 @@ def _lfm2() -> tuple[str, dict[str, object], Tensors]:
     return "lfm2", metadata, tensors
 
 
+def _bert(n_layer: int, e: int, heads: int, n_ctx: int, n_vocab: int) -> Odd:
+    """An encoder: no cache, and all of a text in one graph."""
+    metadata: dict[str, object] = {
+        "general.file_type": 1, "context_length": n_ctx, "embedding_length": e,
+        "block_count": n_layer, "feed_forward_length": 4 * e, "attention.head_count": heads,
+        "attention.layer_norm_epsilon": 1e-12, "attention.causal": False, "pooling_type": 1,
+        "vocab_size": n_vocab, "tokenizer.ggml.token_type_count": 2,
+    }  # fmt: skip
+    block: Tensors = {}
+    for name, shape in {
+        "attn_q": (e, e), "attn_k": (e, e), "attn_v": (e, e), "attn_output": (e, e),
+        "ffn_up": (e, 4 * e), "ffn_down": (4 * e, e),
+    }.items():  # fmt: skip
+        block |= {f"{name}.weight": (shape, "F16"), f"{name}.bias": (shape[1:], "F32")}
+    for name in ("attn_output_norm", "layer_output_norm"):
+        block |= {f"{name}.weight": ((e,), "F32"), f"{name}.bias": ((e,), "F32")}
+    tensors: Tensors = {
+        "token_embd.weight": ((e, n_vocab), "F16"),
+        "position_embd.weight": ((e, n_ctx), "F32"),
+        "token_types.weight": ((e, 2), "F32"),
+        "token_embd_norm.weight": ((e,), "F32"),
+        "token_embd_norm.bias": ((e,), "F32"),
+    }
+    return "bert", metadata, tensors | _repeat(n_layer, block)
+
+
 def _repeat(n_layer: int, block: Tensors, first: int = 0) -> Tensors:
     return {f"blk.{i}.{name}": what for i in range(first, n_layer) for name, what in block.items()}
 
 
-ODD_PHANTOMS: dict[str, Callable[[], tuple[str, dict[str, object], Tensors]]] = {
+ODD_PHANTOMS: dict[str, Callable[[], Odd]] = {
     "mamba-130m": _mamba,
     "deepseek-v2-lite": _deepseek_v2_lite,
     "gpt-oss-20b": _gpt_oss_20b,
     "lfm2-1.2b": _lfm2,
+    "minilm-l6": lambda: _bert(6, 384, 12, 512, 30522),
+    "bge-large": lambda: _bert(24, 1024, 16, 512, 30522),
+    "bge-m3": lambda: _bert(24, 1024, 16, 8192, 250002),
 }
 """More of what `make_phantom` can write, in one quantization each."""
+
+ENCODER_PHANTOMS = {"minilm-l6": 512, "bge-large": 512, "bge-m3": 8192}
+"""Those of them that only embed, and their windows."""

@@ -23,7 +23,7 @@ from localrun.hardware.plan import (
 )
 from tests.fakes.phantoms import ODD_PHANTOMS, PHANTOMS, make_phantom
 
-GIB = 1 << 30
+GIB, MIB = 1 << 30, 1 << 20
 QUANTIZATIONS = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3_K_M", "Q2_K")
 
 
@@ -182,9 +182,29 @@ def test_recurrent_state_is_not_kept_for_idle_sequences() -> None:
 
 
 def test_an_encoder_takes_its_whole_input_in_one_graph() -> None:
-    facts = replace(info("llama3.2-1b"), is_causal=False, is_embedder=True, n_ctx_train=512)
-    placement = place(facts, budget(), Wish())
+    placement = place(info("bge-large"), budget(), Wish())
     assert (placement.n_ctx, placement.n_batch, placement.n_ubatch) == (512, 512, 512)
+    assert (placement.n_slots, placement.n_seq_max) == (8, 32)
+    assert placement.cell_bytes == {"cpu": 0}
+    asked = place(info("bge-m3"), budget(), Wish(num_ctx=300))
+    assert (asked.n_ctx, asked.n_batch, asked.n_ubatch) == (300, 300, 300)
+
+
+@pytest.mark.parametrize(("cpu_gib", "n_ctx"), [(64, 8192), (12, 4096), (6, 2048), (2, 512)])
+def test_an_encoders_window_is_the_trained_one_where_its_outputs_leave_room(
+    cpu_gib: int, n_ctx: int
+) -> None:
+    placement = place(info("bge-m3"), replace(budget(), cpu_bytes=cpu_gib * GIB), Wish())
+    assert placement.n_ctx == placement.n_ubatch == n_ctx
+    logits = 4 * 250002 * n_ctx
+    assert logits < placement.compute_bytes["cpu"] < logits + 512 * MIB
+
+
+def test_a_causal_embedder_reads_in_pieces() -> None:
+    facts = replace(info("qwen3-8b"), is_embedder=True, pooling_type=3)
+    placement = place(facts, budget(), Wish())
+    assert (placement.n_ctx, placement.n_ubatch) == (8192, 512)
+    assert placement.compute_bytes["cpu"] < 256 * MIB
 
 
 def test_with_no_room_to_spare_there_is_one_slot() -> None:

@@ -202,7 +202,8 @@ def test_deterministic_request_may_have_it_all(tiny: Path, make_bench: Make) -> 
             9, prompt_of(30), deterministic=True, grammar=JSON, n_logprobs=2, sampling=WARM,
             logit_bias={300: 1.0}, n_predict=100,
         )  # fmt: skip
-        bench.until(lambda bench=bench: bench.n_asked > 0)
+        while not bench.n_asked:
+            bench.turn()
         bench.engine.solo.answered(granted=True)
         bench.run()
         texts.append((answer.text, answer.tokens))

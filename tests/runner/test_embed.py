@@ -5,6 +5,7 @@ import math
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ class Desk:
 def desk() -> Iterator[Callable[..., Desk]]:
     made: list[Desk] = []
 
-    def make(path: Path, **sizes: int) -> Desk:
+    def make(path: Path, **sizes: Any) -> Desk:
         made.append(Desk(path, **{"n_ctx": 512, **sizes}))
         return made[-1]
 
