@@ -48,7 +48,15 @@ async def complete_with(
     """The same for a model that has been found."""
     created_s = time.time()
     ready = await prepare(call.rooms, model, ask, scope=call.cache_scope)
-    begin = Begin(ready.prepared, created_s)
+    try:
+        return await _answer(call, ask, writer, ready, Begin(ready.prepared, created_s), clock)
+    finally:
+        ready.lease.release()
+
+
+async def _answer(
+    call: Call, ask: Ask, writer: Writer, ready: Ready, begin: Begin, clock: "Clock"
+) -> list[Answer]:
     if ask.render_only:
         return [Answer(0, begin)]
     if n_dropped := ready.prepared.n_dropped:
@@ -68,8 +76,7 @@ async def _run(
 ) -> "list[_Track]":
     """Get a runner and take what it makes; every way out gives the runner back."""
     rooms = call.rooms
-    demand = rooms.planner.demand(ready.plan, ready.demanded, ready.ask.keep_alive_s)
-    async with rooms.scheduler.lease(demand) as runner:
+    async with ready.lease as runner:
         clock.loaded()
         completions = [
             runner.complete(ready.job(call.cache_scope, index)) for index in range(ready.ask.n)
@@ -100,12 +107,13 @@ async def _run(
 async def _follow(track: "_Track", outlet: Outlet | None) -> None:
     """Take one completion to its end: one write for all that a wake brings."""
     completion = track.completion
+    send = None if outlet is None else outlet.way
     while True:
         records = track.take(await completion.next())
         if track.is_over:
             break
-        if records and outlet is not None:
-            await outlet.send(records)
+        if records and send is not None:
+            await send(records)
         completion.taken(track.n_bytes)
     if outlet is not None:
         writer = outlet.writer

@@ -1,6 +1,7 @@
 """The way of a stream's bytes to its client, kept open by pings while nothing comes."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
@@ -45,6 +46,12 @@ class Outlet:
             self._timer.cancel()
         if self._ping is not None:
             self._ping.cancel()
+
+    @property
+    def way(self) -> Callable[[bytes], Awaitable[None]]:
+        """Sends records: `send`, or something shorter for a stream without opening and pings."""
+        bare = not self.writer.ping and not self.writer.begin(self._begin)
+        return self._call.write if bare else self.send
 
     async def send(self, records: bytes) -> None:
         """Send records now; waits for a slow client."""
