@@ -28,6 +28,7 @@ from localrun.server.answers import Endpoint
 from localrun.server.guard import Guard, check_bind
 from localrun.server.ports import address_of, bind
 from localrun.server.rooms import Parts, Rooms, make_rooms
+from localrun.store.cleaning import clean
 from localrun.server.routes import routes
 
 _log = logging.getLogger("localrun.server")
@@ -74,6 +75,7 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     rooms: Rooms = app.state.rooms
     rooms.cli_token = await asyncio.to_thread(_cli_token, rooms.settings.home)
     await rooms.start()
+    threading.Thread(target=clean, args=(rooms.shelf.library,), name="clean", daemon=True).start()
     yield
     await rooms.close(grace_s=0.0)
 

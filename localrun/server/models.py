@@ -14,6 +14,7 @@ from localrun.server.errand import Work, run_errand
 from localrun.server.metrics import prometheus_text
 from localrun.server.schema.native import PullRequest, read_delete, read_pull, read_show
 from localrun.server.show import ps_item, show_model, tag_item
+from localrun.store.cleaning import clean
 
 if TYPE_CHECKING:
     from localrun.hardware.budget import Budget
@@ -121,7 +122,7 @@ def pull_into_store(call: Call, request: PullRequest, budget: "Budget") -> Work:
         from localrun.store.catalog import Catalog
 
         pull_model = rooms.parts.pull or _store_pull()
-        return pull_model(
+        stored = pull_model(
             request.model,
             library=rooms.shelf.library,
             catalog=Catalog.load(rooms.settings.catalog),
@@ -133,6 +134,8 @@ def pull_into_store(call: Call, request: PullRequest, budget: "Budget") -> Work:
             insecure=request.insecure,
             credentials=(request.username, request.password) if request.username else None,
         )
+        clean(rooms.shelf.library)
+        return stored
 
     return work
 

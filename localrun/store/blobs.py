@@ -18,6 +18,7 @@ from pathlib import Path
 
 from localrun.errors import BadRequest, BrokenTransfer, Cancelled, DiskFull
 
+BLOB_NAME = re.compile(r"sha256-[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _ROOM_LEFT_BYTES = 64 << 20
 _PIECE_BYTES = 1 << 20

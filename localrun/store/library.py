@@ -18,7 +18,7 @@ from typing import cast
 
 from localrun.errors import BadRequest, BadSetting, LocalrunError, ModelNotFound, NotFound
 from localrun.names import DEFAULT_HOST, DEFAULT_NAMESPACE, HUB_HOST, ModelName, parse_name
-from localrun.store.blobs import Blobs, free_bytes, sync_folder, write_atomically
+from localrun.store.blobs import BLOB_NAME, Blobs, free_bytes, sync_folder, write_atomically
 from localrun.store.manifest import (
     ADAPTER,
     CHAT_TEMPLATE,
@@ -178,6 +178,28 @@ class Library:
         """Remove those blobs that no model has; for who stored them and then failed."""
         with self._changing():
             self._drop_unreferenced(frozenset(digests))
+
+    def drop_ownerless(self, before: float) -> int:
+        """Remove the blobs that no model has and that came before a time (seconds since 1970).
+
+        Returns:
+            The bytes that were freed; 0 too where a manifest cannot be read, as it may own any.
+        """
+        n_bytes = 0
+        with self._changing():
+            try:
+                owned = {self.blobs.path(digest).name for digest in self._referenced()}
+            except LocalrunError:
+                return 0
+            for path in _children(self.root / "blobs"):
+                if path.name in owned or not BLOB_NAME.fullmatch(path.name):
+                    continue
+                found = path.stat()
+                # A linked file may be older than its link, which changes the time of the inode.
+                if max(found.st_mtime, found.st_ctime) < before:
+                    path.unlink(missing_ok=True)
+                    n_bytes += found.st_size
+        return n_bytes
 
     def unused_after(self, name: ModelName, manifest: Manifest) -> frozenset[str]:
         """Blobs that `add` of this manifest would leave without an owner."""

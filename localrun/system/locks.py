@@ -108,6 +108,8 @@ def locker_for(system: str = sys.platform) -> Locker:
 def locked(path: Path, *, waits: bool = True, locker: Locker | None = None) -> Generator[bool]:
     """Hold the exclusive lock of a lock file, which is created and stays.
 
+    Who holds the lock may remove the file: whoever had opened it by then takes a new one.
+
     Args:
         path: The lock file; its folder must exist.
         waits: Wait for another holder; otherwise go on and say so.
@@ -117,9 +119,8 @@ def locked(path: Path, *, waits: bool = True, locker: Locker | None = None) -> G
         Whether the lock is held; always True if `waits`.
     """
     chosen = locker or locker_for()
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    fd, is_held = _take(path, chosen, waits=waits)
     try:
-        is_held = chosen.lock(fd, waits=waits)
         try:
             yield is_held
         finally:
@@ -127,3 +128,25 @@ def locked(path: Path, *, waits: bool = True, locker: Locker | None = None) -> G
                 chosen.unlock(fd)
     finally:
         os.close(fd)
+
+
+def _take(path: Path, locker: Locker, *, waits: bool) -> tuple[int, bool]:
+    """Open and lock the file that has this name now; its descriptor, and whether it is locked."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        try:
+            is_held = locker.lock(fd, waits=waits)
+            if not is_held or _has_name(fd, path):
+                return fd, is_held
+            locker.unlock(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _has_name(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False

@@ -29,7 +29,7 @@ def server(fake, tmp_path_factory):
         yield state
 
 
-def records(answer) -> list[dict]:
+def records(answer) -> list[dict[str, object]]:
     assert answer.headers["content-type"] == "application/x-ndjson"
     return [json.loads(line) for line in answer.text.splitlines()]
 
