@@ -28,8 +28,8 @@ from localrun.server.answers import Endpoint
 from localrun.server.guard import Guard, check_bind
 from localrun.server.ports import address_of, bind
 from localrun.server.rooms import Parts, Rooms, make_rooms
-from localrun.store.cleaning import clean
 from localrun.server.routes import routes
+from localrun.store.cleaning import clean
 
 _log = logging.getLogger("localrun.server")
 
