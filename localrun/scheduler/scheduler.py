@@ -45,11 +45,21 @@ class RunnerStatus:
 
 
 class Lease:
-    """A request's claim on a runner: `async with scheduler.lease(demand) as runner`."""
+    """A request's claim on a runner: `async with scheduler.lease(demand) as runner`.
+
+    Attributes:
+        demand: What the runner must be.
+    """
 
     def __init__(self, scheduler: "Scheduler", demand: Demand) -> None:
-        self._scheduler, self._demand = scheduler, demand
+        self._scheduler, self.demand = scheduler, demand
         self._request = 0
+        self._granted: asyncio.Future[Runner] | None = None
+
+    def begin(self) -> None:
+        """Ask for the runner now, and wait for it later."""
+        if self._granted is None:
+            self._request, self._granted = self._scheduler.request(self.demand)
 
     async def __aenter__(self) -> Runner:
         """Wait for the runner.
@@ -57,13 +67,12 @@ class Lease:
         Raises:
             LocalrunError: If the request is refused or its load fails.
         """
-        self._request, granted = self._scheduler.request(self._demand)
+        self.begin()
+        assert self._granted is not None
         try:
-            return await granted
+            return await self._granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
-                granted.exception()  # a refusal in the same turn; nobody is left to read it
-            self._scheduler.release(self._request)
+            self.release()
             raise
 
     async def __aexit__(
@@ -73,6 +82,15 @@ class Lease:
         tb: TracebackType | None,
     ) -> None:
         """Give the claim back."""
+        self.release()
+
+    def release(self) -> None:
+        """Give the claim back, if it was made and not given back yet."""
+        granted, self._granted = self._granted, None
+        if granted is None:
+            return
+        if granted.done() and not granted.cancelled():
+            granted.exception()  # a refusal that nobody is left to read
         self._scheduler.release(self._request)
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
@@ -13,12 +13,17 @@ from localrun.gguf import ModelInfo
 from localrun.messages import Prepare, Prepared, Reasoning, Sampling, Submit
 from localrun.options import Options, merge_options
 from localrun.output.pieces import Parser
+from localrun.scheduler.events import Demand
+from localrun.scheduler.scheduler import Lease
 from localrun.server.answers import Call
 from localrun.server.ask import Ask
 from localrun.server.manner import Manner, lacks, laid_out, manner_of
 from localrun.server.planner import Plan
 from localrun.server.rooms import Rooms
 from localrun.store.library import StoredModel
+
+_TEMPLATE_TOKENS = 1024
+"""More than a template writes of its own, such as a system message where there is none."""
 
 _ROOM_FOR_ANSWER = 1024
 """Tokens that stay free for the answer when history is dropped, if the request names no number."""
@@ -35,7 +40,7 @@ class Ready:
         plan: How the model would be loaded for it.
         options: Built-in, the model's and the request's, merged.
         window: Tokens that its sequence may hold.
-        demanded: The window that the runner must have; 0 for any.
+        lease: The claim on a runner; who has this gives it back.
         grammar: What the whole completion must match; empty for all.
         prompt: What was rendered.
     """
@@ -46,7 +51,7 @@ class Ready:
     plan: Plan
     options: Options
     window: int
-    demanded: int
+    lease: Lease
     grammar: str = ""
     prompt: Prepare | None = None
 
@@ -112,21 +117,68 @@ async def prepare(rooms: Rooms, model: StoredModel, ask: Ask, *, scope: str) -> 
     manner = manner_of(model, info, ask, prompt)
     _check_bias(ask, info)
     prompt = _mended(rooms, laid_out(model, prompt, ask, manner, info), scope)
-    planning = asyncio.ensure_future(rooms.planner.plan(model, info, options))
+    ahead = _Ahead(rooms, ask, prompt)
+    planning = asyncio.ensure_future(ahead.plan(model, info, options))
     try:
         plan, prepared, (window, demanded) = await _fitted(rooms, ask, options, prompt, planning)
+        grammar = _grammar(ask, manner, prepared)
+        if grammar:
+            await rooms.parts.text.check_grammar(prompt.vocab, grammar)
+        lease = ahead.take(rooms.planner.demand(plan, demanded, ask.keep_alive_s))
+        return Ready(ask, manner, prepared, plan, options, window, lease, grammar, prompt)
     except Unsupported as error:
         if prompt.kind != "fill":
             raise
         raise lacks(model, "insert") from error
     finally:
         planning.cancel()
-    ready = Ready(ask, manner, prepared, plan, options, window, demanded, prompt=prompt)
-    grammar = _grammar(ready)
-    if grammar:
-        await rooms.parts.text.check_grammar(prompt.vocab, grammar)
-        ready = replace(ready, grammar=grammar)
-    return ready
+        ahead.close()
+
+
+class _Ahead:
+    """The plan of a load, and the load itself beside the rendering, where the prompt surely fits.
+
+    Reading weights takes as long as reading a vocabulary; one after the other a first token would
+    wait for both. A prompt that may be too long waits: it is refused before a weight is read.
+    """
+
+    def __init__(self, rooms: Rooms, ask: Ask, prompt: Prepare) -> None:
+        self._rooms, self._ask, self._prompt = rooms, ask, prompt
+        self._lease: Lease | None = None
+
+    async def plan(self, model: StoredModel, info: ModelInfo, options: Options) -> Plan:
+        """Plan the load, and begin it."""
+        rooms, ask = self._rooms, self._ask
+        plan = await rooms.planner.plan(model, info, options)
+        is_loaded = rooms.scheduler.loaded_window(plan.model)
+        if not ask.render_only and not is_loaded and _most_tokens(self._prompt) <= plan.window:
+            _, demanded = rooms.planner.settle(plan, options, 0)
+            self._lease = rooms.scheduler.lease(
+                rooms.planner.demand(plan, demanded, ask.keep_alive_s)
+            )
+            self._lease.begin()
+        return plan
+
+    def take(self, demand: Demand) -> Lease:
+        """The claim for what is demanded in the end."""
+        ahead = self._lease
+        if ahead is not None and ahead.demand == demand:
+            self._lease = None
+            return ahead
+        return self._rooms.scheduler.lease(demand)
+
+    def close(self) -> None:
+        """Give the claim back, unless it was taken."""
+        if self._lease is not None:
+            self._lease.release()
+
+
+def _most_tokens(prompt: Prepare) -> int:
+    """Tokens that a prompt may have: one for each byte, and what templates write around them."""
+    texts = [prompt.prompt, prompt.suffix, *(turn.content for turn in prompt.turns)]
+    extras = [turn.extra for turn in prompt.turns if turn.extra]
+    rest = len(msgspec.json.encode((extras, prompt.tools))) + len(prompt.context) // 4
+    return sum(len(text.encode()) for text in texts) + rest + 64 * len(texts) + _TEMPLATE_TOKENS
 
 
 async def count_tokens(call: Call, ask: Ask) -> int:
@@ -210,8 +262,7 @@ def _settled(rooms: Rooms, plan: Plan, options: Options, prepared: Prepared) -> 
     return rooms.planner.settle(plan, options, len(prepared.tokens) // 4)
 
 
-def _grammar(ready: Ready) -> str:
-    ask, manner = ready.ask, ready.manner
+def _grammar(ask: Ask, manner: Manner, prepared: Prepared) -> str:
     if ask.format in (None, "") and not manner.tools:
         return ""
     return manner.family.grammar(
@@ -219,7 +270,7 @@ def _grammar(ready: Ready) -> str:
         tools=manner.tools,
         tool_choice=ask.tool_choice,
         parallel_tool_calls=ask.parallel_tool_calls,
-        is_open=manner.parses and manner.family.opens_reasoning(ready.prepared.text),
+        is_open=manner.parses and manner.family.opens_reasoning(prepared.text),
         think=manner.think,
     )
 
