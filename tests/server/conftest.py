@@ -78,14 +78,15 @@ def running(
     budget_bytes=GIB,
     pull=None,
     patience=None,
+    runner="tests.fakes.runner",
     **changes,
 ):
-    """Run a server in a thread over the store in `home/models`."""
+    """Run a server in a thread over the store in `home/models`; `runner` is what plays it."""
     settings = Settings(home=home, models=home / "models", port=0, **changes)
     state = Running(settings, home / f"runner-{uuid.uuid4().hex}.log")
     env = child_environment(PYTHONPATH=str(ROOT), FAKE_LOG=str(state.log_path), **(fake or {}))
     parts = Parts(
-        StartLlama(env, "tests.fakes.runner"),
+        StartLlama(env, runner),
         TextWorker(env),
         lambda: Budget(cpu_bytes=budget_bytes, n_threads=1),
         pull,
