@@ -8,6 +8,7 @@ from localrun.messages import Turn
 from localrun.server.answers import Call
 from localrun.server.ask import Ask
 from localrun.server.complete import complete
+from localrun.server.openai.errors import reading
 from localrun.server.openai.fields import (
     MAX_N,
     Body,
@@ -49,12 +50,23 @@ class ChatRequest:
 
 async def chat(call: Call) -> None:
     """POST /v1/chat/completions."""
-    request = read_chat(call.body)
+    request = reading(call, read_chat)
+    check_name(request.ask)
     writer = ChatWriter(request.ask.model, includes_usage=request.includes_usage)
     call.answer_id = writer.id
     answers = await complete(call, request.ask, writer)
     if request.ask.render_only:
         await call.answer(200, writer.rendered(answers[0]))
+
+
+def check_name(ask: Ask) -> None:
+    """Refuse a request without a model, in the words of Ollama's chat.
+
+    Raises:
+        BadRequest: If there is no name.
+    """
+    if not ask.model:
+        raise BadRequest("model is required")
 
 
 def read_chat(data: bytes) -> ChatRequest:
@@ -64,11 +76,11 @@ def read_chat(data: bytes) -> ChatRequest:
         BadRequest: If it cannot be understood, or asks for what nobody here does.
     """
     body = read_body(data, "ChatCompletionRequest")
+    name = read_name(body)
     messages = body.parts("messages", "[]openai.Message")
     if not messages:
         raise BadRequest("[] is too short - 'messages'")
     turns = read_turns(messages)
-    name = read_name(body)
     _refuse(body)
     usage = body.part("stream_options", "openai.StreamOptions")
     return ChatRequest(_ask(body, name, turns), bool(usage and usage.flag("include_usage")))

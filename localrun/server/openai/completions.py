@@ -14,7 +14,7 @@ from localrun.server.answers import Call, Scope
 from localrun.server.ask import Answer, Ask, PromptOf
 from localrun.server.complete import complete
 from localrun.server.openai.chunks import SSE, sum_usage, usage_of
-from localrun.server.openai.errors import InvalidField, UnsupportedField
+from localrun.server.openai.errors import InvalidField, UnsupportedField, reading
 from localrun.server.openai.fields import (
     MAX_N,
     MAX_TOP_LOGPROBS,
@@ -67,7 +67,7 @@ class CompletionRequest:
 
 async def completions(call: Call) -> None:
     """POST /v1/completions."""
-    request = read_completions(call.body)
+    request = reading(call, read_completions)
     shape = Shape.make(
         request.ask.model,
         n=request.n,
@@ -162,6 +162,7 @@ def read_completions(data: bytes) -> CompletionRequest:
         BadRequest: If it cannot be understood, or asks for what nobody here does.
     """
     body = read_body(data, "CompletionRequest")
+    read_name(body)
     prompts = _read_prompts(body)
     n = body.whole("n", 1, MAX_N) or 1
     n_told = body.whole("logprobs", 0, MAX_TOP_LOGPROBS)

@@ -14,7 +14,7 @@ from localrun.messages import unpack_tokens
 from localrun.server.answers import Call
 from localrun.server.embed import EmbedAsk, embed
 from localrun.server.openai.completions import read_tokens
-from localrun.server.openai.errors import InvalidField
+from localrun.server.openai.errors import InvalidField, reading
 from localrun.server.openai.fields import read_body, read_keep_alive, read_name
 from localrun.server.vectors import ModelMissing
 from localrun.server.wire import dump
@@ -47,7 +47,9 @@ class EmbeddingsRequest:
 
 async def embeddings(call: Call) -> None:
     """POST /v1/embeddings."""
-    request = read_embeddings(call.body)
+    request = reading(call, read_embeddings)
+    if not request.model:
+        raise ModelNotFound("", hint="")
     try:
         model = await call.rooms.shelf.find(request.model)
     except ModelNotFound as error:
@@ -79,6 +81,7 @@ def read_embeddings(data: bytes) -> EmbeddingsRequest:
         BadRequest: If it cannot be understood.
     """
     body = read_body(data, "EmbedRequest")
+    name = read_name(body)
     form = body.text("encoding_format") or "float"
     if form.lower() not in ("float", "base64"):
         raise InvalidField(
@@ -86,7 +89,7 @@ def read_embeddings(data: bytes) -> EmbeddingsRequest:
             "encoding_format",
         )
     return EmbeddingsRequest(
-        model=read_name(body),
+        model=name,
         inputs=_read_inputs(body.all.get("input")),
         dimensions=body.whole("dimensions", 0, 1 << 20) or 0,
         is_base64=form.lower() == "base64",

@@ -1,11 +1,17 @@
-"""Errors in OpenAI's form. Pure.
+"""Errors in OpenAI's form.
 
 `{"error": {"message", "type", "param", "code"}}` with our hint and facts beside them; the types by
 status are Ollama's, the codes those that clients of OpenAI look for.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from localrun.errors import BadRequest, LocalrunError
+from localrun.server.answers import JSON, PLAIN_JSON, Call
 from localrun.server.wire import dump
+
+T = TypeVar("T")
 
 _TYPES = {
     401: "authentication_error",
@@ -54,7 +60,7 @@ def error_object(error: LocalrunError) -> dict[str, object]:
 class OpenAI:
     """How OpenAI's API says that something went wrong."""
 
-    content_type = b"application/json"
+    content_type = PLAIN_JSON
 
     def refuse(self, error: LocalrunError) -> bytes:
         """The body of an answer that is an error."""
@@ -65,4 +71,28 @@ class OpenAI:
         return b"data: " + dump({"error": error_object(error)}) + b"\n\n"
 
 
+class _Misread(OpenAI):
+    """The same where the request itself is wrong, with the framing that Ollama gives it there."""
+
+    content_type = JSON
+
+    def refuse(self, error: LocalrunError) -> bytes:
+        """The body of an answer that is an error, without an end of line."""
+        return dump({"error": error_object(error)})
+
+
 DIALECT = OpenAI()
+_MISREAD = _Misread()
+
+
+def reading(call: Call, read: Callable[[bytes], T]) -> T:
+    """Read a request's body.
+
+    Raises:
+        BadRequest: What `read` raises.
+    """
+    try:
+        return read(call.body)
+    except BadRequest:
+        call.dialect = _MISREAD
+        raise

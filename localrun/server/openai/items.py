@@ -81,11 +81,17 @@ def read_turns(items: Sequence[Item]) -> tuple[Turn, ...]:
     for at, item in enumerate(items):
         try:
             conversation.add(item, items[at + 1] if at + 1 < len(items) else {})
-        except InvalidField as error:
-            raise type(error)(f"input[{at}]: {error.message}", f"input[{at}]") from error
         except BadRequest as error:
-            raise InvalidField(f"input[{at}]: {error.message}", f"input[{at}]") from error
+            raise _placed(error, f"input[{at}]") from error
     return conversation.turns()
+
+
+def _placed(error: BadRequest, place: str) -> InvalidField:
+    """The error with its place: in words too, but where Ollama has none."""
+    message = error.message
+    if isinstance(error, InvalidField):
+        return type(error)(f"{place}: {message}", place, hint=error.hint)
+    return InvalidField(message, place, hint=error.hint)
 
 
 @dataclass(slots=True)
@@ -168,7 +174,7 @@ class _Conversation:
         name, space = _text(item, "name"), _text(item, "namespace")
         name = qualified(space, name)
         call_id, arguments = _text(item, "call_id"), _text(item, "arguments")
-        call = make_call(call_id, name, read_arguments(arguments or "{}"))
+        call = make_call(call_id, name, _read_arguments(arguments or "{}"))
         self._names[call_id] = name
         if not (self._drafts and self._drafts[-1].role == "assistant"):
             self._drafts.append(_Draft("assistant"))
@@ -181,6 +187,13 @@ class _Conversation:
         name = self._names.get(call_id, "") or _text(item, "name")
         draft = _Draft("tool", text, images=images, call_id=call_id, tool_name=name)
         self._drafts.append(draft)
+
+
+def _read_arguments(text: str) -> dict[str, object]:
+    try:
+        return read_arguments(text)
+    except BadRequest as error:
+        raise BadRequest("failed to parse function call arguments: no JSON object") from error
 
 
 def qualified(space: str, name: str) -> str:
@@ -243,6 +256,6 @@ def _read_part(at: int, part: Item, texts: list[str], images: list[str]) -> None
             raise UnsupportedField("images are taken as data URLs in image_url only", "input")
         images.append(read_image(part["image_url"]))
     elif kind == "input_file":
-        raise UnsupportedField("file inputs are not currently supported", "input")
+        raise BadRequest("file inputs are not currently supported")
     else:
         raise InvalidField(f"content[{at}]: unknown content type: {kind}", "input")

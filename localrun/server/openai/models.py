@@ -17,6 +17,9 @@ async def models(call: Call) -> None:
 async def model(call: Call) -> None:
     """GET /v1/models/{name}, where the name may have slashes."""
     text: str = call.scope["path_params"]["name"]
+    if not text:
+        await models(call)
+        return
     try:
         found = await call.rooms.shelf.find(text)
     except ModelNotFound as error:

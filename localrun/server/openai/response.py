@@ -83,6 +83,7 @@ def read_response(data: bytes) -> ResponseRequest:
         BadRequest: If it cannot be understood, or asks for what nobody here does.
     """
     body = read_body(data, "ResponsesRequest")
+    name = read_name(body)
     items = tuple(read_items(body))
     refuse_fields(body, _REFUSED)
     tools, spaces, shown = _read_tools(body)
@@ -91,7 +92,7 @@ def read_response(data: bytes) -> ResponseRequest:
     budget = body.count("thinking_budget")
     options = read_options(body, ("max_output_tokens",), {"temperature": 1.0})
     request = ResponseRequest(
-        model=read_name(body),
+        model=name,
         instructions=body.text("instructions") or "",
         items=items,
         previous=body.text("previous_response_id") or "",

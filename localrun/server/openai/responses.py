@@ -12,8 +12,8 @@ from localrun.server.answers import Call
 from localrun.server.ask import Ask
 from localrun.server.complete import complete
 from localrun.server.kept import StoredResponse
-from localrun.server.openai.chat import read_chat
-from localrun.server.openai.errors import InvalidField, UnsupportedField
+from localrun.server.openai.chat import check_name, read_chat
+from localrun.server.openai.errors import InvalidField, UnsupportedField, reading
 from localrun.server.openai.events import ResponseWriter, StreamedWriter
 from localrun.server.openai.items import Item, read_turns
 from localrun.server.openai.response import Response, ResponseRequest, read_response
@@ -41,8 +41,9 @@ class PreviousMissing(InvalidField):
 
 async def create(call: Call) -> None:
     """POST /v1/responses."""
-    request = read_response(call.body)
-    ask = _ask(call, request)
+    request = reading(call, read_response)
+    ask = reading(call, lambda _: _ask(call, request))
+    check_name(ask)
     response = Response(request.model, request.echoed)
 
     def keep(made: dict[str, object], output: list[Item]) -> None:
@@ -170,14 +171,16 @@ def _query(call: Call) -> dict[str, str]:
 
 async def count_response(call: Call) -> None:
     """POST /v1/responses/input_tokens."""
-    await _count(call, _ask(call, read_response(call.body)))
+    request = reading(call, read_response)
+    await _count(call, reading(call, lambda _: _ask(call, request)))
 
 
 async def count_chat(call: Call) -> None:
     """POST /v1/chat/completions/input_tokens."""
-    await _count(call, read_chat(call.body).ask)
+    await _count(call, reading(call, read_chat).ask)
 
 
 async def _count(call: Call, ask: Ask) -> None:
+    check_name(ask)
     counted = {"object": "response.input_tokens", "input_tokens": await count_tokens(call, ask)}
     await call.answer(200, dump(counted) + b"\n")

@@ -167,7 +167,7 @@ def test_tokens_are_counted_without_an_answer(client):
         ({"input": [{"role": "user", "content": [{"type": "x"}]}]}, "input[0]",
          "input[0]: content[0]: unknown content type: x"),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input[0]",
-         "input[0]: file inputs are not currently supported"),
+         "file inputs are not currently supported"),
         ({"background": True}, "background", "background is not supported"),
         ({"conversation": "c"}, "conversation", "conversation is not supported"),
         ({"tools": [{"type": "custom"}]}, "tools", 'tools of type "custom" are not supported'),
