@@ -1,5 +1,8 @@
 """Make `.venv` ready: the project, its engine and, with --dev, the tools. Standard library only.
 
+With --clients make `.cache/clients` ready instead: the genuine clients that the slow tests drive,
+in an environment of their own, as users have them, so that their needs and ours cannot collide.
+
 Called by scripts/setup. A stamp in `.venv` says what is already done, so that the second call asks
 neither pip nor the network. pip's own settings (index, mirrors, proxies, find-links) are left
 alone: whatever the user's pip honours is honoured here.
@@ -286,6 +289,32 @@ def provide_engine(engine: str) -> None:
         fail(f"The engine could not be installed. The end of {LOG}:\n{last_words()}")
 
 
+# ── the clients of the slow tests ─────────────────────────────────────────────────────────────
+
+CLIENTS = ROOT / ".cache" / "clients"
+NODE = ROOT / "tests" / "clients" / "node"
+
+
+def provide_clients() -> None:
+    """Install the Python clients, and those of npm where there is one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    needs = project["dependency-groups"]["clients"]
+    python = CLIENTS / PYTHON.relative_to(VENV)
+    stamp, key = CLIENTS / "stamp", json.dumps([sys.version, needs])
+    if not stamp.exists() or stamp.read_text("utf-8") != key:
+        say(f"installing {len(needs)} clients and their tests' tools into {CLIENTS}")
+        venv.create(CLIENTS, with_pip=True, clear=True)
+        if not run_logged([str(python), "-m", "pip", "install", *needs]):
+            fail(f"pip could not install the clients. The end of {LOG}:\n{last_words()}")
+        stamp.write_text(key, "utf-8")
+    npm, lock = shutil.which("npm"), NODE / "package-lock.json"
+    installed = NODE / "node_modules" / ".package-lock.json"
+    if npm and (not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime):
+        say("installing the clients of npm")
+        if not run_logged([npm, "ci", "--no-audit", "--no-fund", "--prefix", str(NODE)]):
+            fail(f"npm could not install the clients. The end of {LOG}:\n{last_words()}")
+
+
 # ── all of it ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -315,6 +344,9 @@ DEPENDENCIES = Dependencies()
 
 def main() -> None:
     """Install what is missing, then leave a stamp."""
+    if "--clients" in sys.argv[1:]:
+        provide_clients()
+        return
     dev = "--dev" in sys.argv[1:]
     key = key_now()
     if is_done(key, dev=dev):
