@@ -77,19 +77,19 @@ def read_chat(data: bytes) -> ChatRequest:
     """
     body = read_body(data, "ChatCompletionRequest")
     name = read_name(body)
-    messages = body.parts("messages", "[]openai.Message")
+    messages = body.inners("messages", "[]openai.Message")
     if not messages:
         raise BadRequest("[] is too short - 'messages'")
     turns = read_turns(messages)
     _refuse(body)
-    usage = body.part("stream_options", "openai.StreamOptions")
+    usage = body.inner("stream_options", "openai.StreamOptions")
     return ChatRequest(_ask(body, name, turns), bool(usage and usage.flag("include_usage")))
 
 
 def _ask(body: Body, name: str, turns: tuple[Turn, ...]) -> Ask:
     tools = read_tools(body)
     budget = body.count("thinking_budget")
-    form = body.part("response_format", "openai.ResponseFormat")
+    form = body.inner("response_format", "openai.ResponseFormat")
     return Ask(
         model=name,
         prompt=lambda model: conversation_prompt(turns, model),

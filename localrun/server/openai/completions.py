@@ -168,7 +168,7 @@ def read_completions(data: bytes) -> CompletionRequest:
     n_told = body.whole("logprobs", 0, MAX_TOP_LOGPROBS)
     n_made = _read_best_of(body, n)
     least = 0 if n_made > n else -1  # the best are those with the likeliest tokens
-    usage = body.part("stream_options", "openai.StreamOptions")
+    usage = body.inner("stream_options", "openai.StreamOptions")
     request = CompletionRequest(
         prompts=prompts,
         ask=_ask(body, n_made, least if n_told is None else n_told),

@@ -42,9 +42,9 @@ class Body(Fields):
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._wrong(name, value, "float64")
+            raise self.wrong(name, value, "float64")
         if not math.isfinite(value):
-            raise self._wrong(name, value, "float64")
+            raise self.wrong(name, value, "float64")
         return float(value)
 
     def whole(self, name: str, low: int, high: int) -> int | None:
@@ -54,14 +54,14 @@ class Body(Fields):
             raise InvalidField(f"{name} must be between {low} and {high}", name)
         return value
 
-    def part(self, name: str, go_type: str) -> "Body | None":
+    def inner(self, name: str, go_type: str) -> "Body | None":
         """An object with fields of its own."""
         value = self.all.get(name)
         if value is None:
             return None
         return Body(value, self._struct, f"{self._path}{name}.", go_type)
 
-    def parts(self, name: str, go_type: str) -> "list[Body]":
+    def inners(self, name: str, go_type: str) -> "list[Body]":
         """An array of such objects; empty if absent."""
         values = self.array(name, go_type) or []
         item_type = go_type.removeprefix("[]")
@@ -156,7 +156,7 @@ def read_think(body: Body, path: str = "reasoning_effort") -> bool | str | None:
     Raises:
         InvalidField: If there is no such effort.
     """
-    reasoning = body.part("reasoning", "openai.Reasoning")
+    reasoning = body.inner("reasoning", "openai.Reasoning")
     effort = body.text("reasoning_effort") if reasoning is None else reasoning.text("effort")
     if (effort or "") not in _EFFORTS:
         raise InvalidField(

@@ -87,8 +87,8 @@ def read_response(data: bytes) -> ResponseRequest:
     items = tuple(read_items(body))
     refuse_fields(body, _REFUSED)
     tools, spaces, shown = _read_tools(body)
-    form = body.part("text", "openai.ResponsesText")
-    form = form.part("format", "openai.ResponsesTextFormat") if form else None
+    form = body.inner("text", "openai.ResponsesText")
+    form = form.inner("format", "openai.ResponsesTextFormat") if form else None
     budget = body.count("thinking_budget")
     options = read_options(body, ("max_output_tokens",), {"temperature": 1.0})
     request = ResponseRequest(
@@ -139,7 +139,7 @@ def _read_tools(body: Body) -> tuple[Tools, dict[str, tuple[str, str]], list[obj
     spaces: dict[str, tuple[str, str]] = {}
     shown: list[object] = []
     given = body.array("tools", "[]openai.ResponsesTool") or []
-    for tool, item in zip(body.parts("tools", "[]openai.ResponsesTool"), given, strict=True):
+    for tool, item in zip(body.inners("tools", "[]openai.ResponsesTool"), given, strict=True):
         if (tool.text("type") or "").startswith("web_search"):
             continue
         shown.append(item)
@@ -152,7 +152,7 @@ def _read_tool(tool: Body, space: str, spaces: dict[str, tuple[str, str]]) -> li
     name = tool.text("name")
     if kind == "namespace":
         inner = qualified(space, name or "")
-        members = tool.parts("tools", "[]openai.ResponsesTool")
+        members = tool.inners("tools", "[]openai.ResponsesTool")
         return [found for member in members for found in _read_tool(member, inner, spaces)]
     if kind != "function":
         hint = "declare it as a function" if kind == "custom" else ""
@@ -172,7 +172,7 @@ def _read_tool(tool: Body, space: str, spaces: dict[str, tuple[str, str]]) -> li
 def _chosen(choice: Body) -> str | list[str] | None:
     kind = choice.text("type")
     if kind == "allowed_tools":
-        return [_chosen_name(tool) for tool in choice.parts("tools", "[]openai.ResponsesTool")]
+        return [_chosen_name(tool) for tool in choice.inners("tools", "[]openai.ResponsesTool")]
     if kind == "function":
         return _chosen_name(choice)
     raise UnsupportedField(f'tool_choice of type "{kind}" is not supported', "tool_choice")

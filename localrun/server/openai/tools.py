@@ -35,7 +35,7 @@ def read_tools(body: Body) -> Tools:
     Raises:
         BadRequest: If one is malformed, or of a kind that runs elsewhere.
     """
-    tools = tuple(_read_tool(tool) for tool in body.parts("tools", "[]api.Tool"))
+    tools = tuple(_read_tool(tool) for tool in body.inners("tools", "[]api.Tool"))
     return choose(body, tools, _chosen_name)
 
 
@@ -43,7 +43,7 @@ def _read_tool(body: Body) -> Tool:
     kind = body.text("type") or "function"
     if kind != "function":
         raise UnsupportedField(f'tools of type "{kind}" are not supported', "tools")
-    function = body.part("function", "api.ToolFunction")
+    function = body.inner("function", "api.ToolFunction")
     name = function.text("name") if function else None
     if function is None or not name:
         raise InvalidField("a tool has no function.name", "tools")
@@ -87,7 +87,7 @@ def choose(
         if value == "required" and not tools:
             raise InvalidField("tool_choice is required, and there are no tools", "tool_choice")
         return Tools(tools, value, parallel)
-    choice = body.part("tool_choice", "openai.ToolChoice")
+    choice = body.inner("tool_choice", "openai.ToolChoice")
     assert choice is not None
     return _choose_named(choice, tools, named, parallel=parallel)
 
@@ -115,7 +115,7 @@ def _choose_named(
 
 def read_mode(choice: Body) -> str:
     """The mode of a choice of allowed tools."""
-    inner = choice.part("allowed_tools", "openai.AllowedTools") or choice
+    inner = choice.inner("allowed_tools", "openai.AllowedTools") or choice
     mode = inner.text("mode") or "auto"
     if mode not in ("auto", "required"):
         raise InvalidField(
@@ -126,10 +126,10 @@ def read_mode(choice: Body) -> str:
 
 def _chosen_name(choice: Body) -> str | list[str] | None:
     if choice.text("type") == "allowed_tools":
-        allowed = choice.part("allowed_tools", "openai.AllowedTools")
-        tools = allowed.parts("tools", "[]api.Tool") if allowed else []
+        allowed = choice.inner("allowed_tools", "openai.AllowedTools")
+        tools = allowed.inners("tools", "[]api.Tool") if allowed else []
         return [name_of(_read_tool(tool)) for tool in tools]
-    function = choice.part("function", "api.ToolFunction")
+    function = choice.inner("function", "api.ToolFunction")
     return function.text("name") if function else None
 
 
@@ -154,7 +154,7 @@ def read_format(form: Body | None, place: str) -> str | dict[str, object] | None
         raise InvalidField(
             f"{place}: type {kind!r} is none of text, json_object, json_schema", place
         )
-    holder = form.part("json_schema", "openai.JsonSchema") or form
+    holder = form.inner("json_schema", "openai.JsonSchema") or form
     schema = holder.record("schema")
     if schema is None:
         raise InvalidField(f"{place} has no schema", place)

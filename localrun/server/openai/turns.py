@@ -26,8 +26,8 @@ def read_turns(messages: Sequence[Body]) -> tuple[Turn, ...]:
     """
     names: dict[str, str] = {}
     for message in messages:
-        for call in message.parts("tool_calls", "[]openai.ToolCall"):
-            function = call.part("function", "openai.ToolCallFunction")
+        for call in message.inners("tool_calls", "[]openai.ToolCall"):
+            function = call.inner("function", "openai.ToolCallFunction")
             names[call.text("id") or ""] = (function and function.text("name")) or ""
     return tuple(_read_turn(message, names) for message in messages)
 
@@ -39,7 +39,7 @@ def count_images(turns: Sequence[Turn]) -> int:
 
 def _read_turn(message: Body, names: dict[str, str]) -> Turn:
     role = (message.text("role") or "").lower()
-    calls = [_read_call(call) for call in message.parts("tool_calls", "[]openai.ToolCall")]
+    calls = [_read_call(call) for call in message.inners("tool_calls", "[]openai.ToolCall")]
     text, images = _read_content(message, is_optional=bool(calls))
     extra: dict[str, object] = {}
     thoughts = [thought for name in _THOUGHTS if (thought := message.text(name))]
@@ -129,7 +129,7 @@ def _is_base64(text: str) -> bool:
 
 
 def _read_call(body: Body) -> dict[str, object]:
-    function = body.part("function", "openai.ToolCallFunction")
+    function = body.inner("function", "openai.ToolCallFunction")
     name = (function and function.text("name")) or ""
     arguments = (function and function.text("arguments")) or ""
     return make_call(body.text("id") or "", name, read_arguments(arguments))

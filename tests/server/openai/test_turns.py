@@ -15,7 +15,7 @@ CALL = {"id": "c1", "type": "function", "function": {"name": "add", "arguments":
 
 def turns_of(*messages):
     body = read_body(json.dumps({"messages": messages}).encode(), "ChatCompletionRequest")
-    return read_turns(body.parts("messages", "[]openai.Message"))
+    return read_turns(body.inners("messages", "[]openai.Message"))
 
 
 @pytest.mark.parametrize(
