@@ -2,6 +2,7 @@
 
 from localrun.errors import Forbidden, LocalrunError
 from localrun.server.answers import Call, Handler
+from localrun.server.schema.decode import parse_json
 
 
 class NotSignedIn(LocalrunError):
@@ -26,13 +27,15 @@ async def sign_out(_: Call) -> None:
     raise NotSignedIn("you are not currently signed in")
 
 
-async def web_search(_: Call) -> None:
+async def web_search(call: Call) -> None:
     """POST /api/experimental/web_search."""
+    parse_json(call.body)
     raise Forbidden("ollama cloud is disabled: web search is unavailable")
 
 
-async def web_fetch(_: Call) -> None:
+async def web_fetch(call: Call) -> None:
     """POST /api/experimental/web_fetch."""
+    parse_json(call.body)
     raise Forbidden("ollama cloud is disabled: web fetch is unavailable")
 
 

@@ -1,11 +1,12 @@
 """How a model answers a request: its abilities, its family, what its template is told. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import msgspec
 
-from localrun.errors import Unsupported
+from localrun.errors import BadRequest, Unsupported
 from localrun.gguf import ModelInfo
 from localrun.messages import Prepare
 from localrun.output.family import Family, family_of
@@ -51,6 +52,12 @@ def check_able(model: StoredModel, info: ModelInfo, ask: Ask) -> None:
         raise lacks(model, "tools")
     if ask.n_images:
         _refuse_images(ask, able)
+    for tool in ask.tools:
+        function = tool.get("function")
+        if not (
+            isinstance(function, Mapping) and cast("Mapping[str, object]", function).get("name")
+        ):
+            raise BadRequest("a tool has no function.name")
 
 
 def lacks(model: StoredModel, what: str) -> Unsupported:

@@ -266,7 +266,7 @@ def _grammar(ask: Ask, manner: Manner, prepared: Prepared) -> str:
     if ask.format in (None, "") and not manner.tools:
         return ""
     return manner.family.grammar(
-        format=ask.format or None,
+        format=None if ask.format == "" else ask.format,
         tools=manner.tools,
         tool_choice=ask.tool_choice,
         parallel_tool_calls=ask.parallel_tool_calls,

@@ -21,6 +21,7 @@ class NativeWriter:
     """
 
     content_type = NDJSON
+    _tells_last = False
     ping = b""  # whoever reads lines of JSON cannot read anything between them
 
     def __init__(self, model: str, before: bytes, after: bytes) -> None:
@@ -59,9 +60,12 @@ class NativeWriter:
     def whole(self, answers: Sequence[Answer]) -> bytes:
         """One object with everything."""
         (answer,) = answers
-        rest: Fields = {"logprobs": logprobs_of(answer.logprobs)} if answer.logprobs else {}
-        content = self._everything(answer)
-        return self._record({**content, "done": True, **self._last(answer), **rest})
+        content = {**self._everything(answer), "done": True, "done_reason": None}
+        told: Fields = {"logprobs": logprobs_of(answer.logprobs)} if answer.logprobs else {}
+        last = self._last(answer)
+        # Each route has them in the place in which its struct has them.
+        rest = {**last, **told} if self._tells_last else {**told, **last}
+        return self._record({**content, **rest})
 
     def rendered(self, begin: Begin) -> bytes:
         """The answer of who wanted the rendered prompt only."""
@@ -137,6 +141,8 @@ class GenerateWriter(NativeWriter):
         model: Name as the client wrote it.
         has_context: The last record has `context`, the tokens of the whole exchange.
     """
+
+    _tells_last = True
 
     def __init__(self, model: str, *, has_context: bool) -> None:
         super().__init__(model, b'"response":', b"")

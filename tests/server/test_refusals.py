@@ -76,7 +76,7 @@ GENERATE, CHAT = "/api/generate", "/api/chat"
         (GENERATE, '{"model":"tiny","prompt":"x","context":[99999999999]}', 400,
          "context holds a number that is no token"),
         (GENERATE, '{"model":"tiny","prompt":"x","format":"yaml"}', 400,
-         'invalid format: "yaml"; expected "json" or a valid JSON Schema object'),
+         r'invalid format: "\"yaml\""; expected "json" or a valid JSON Schema object'),
     ],
 )  # fmt: skip
 def test_a_bad_request_is_answered_in_ollamas_words(client, path, body, status, error):

@@ -147,7 +147,7 @@ def test_tokens_are_made_and_read_without_a_load(client, server):
     ],
 )  # fmt: skip
 def test_there_is_no_cloud_and_no_account(client, method, path, status, answer):
-    response = client.request(method, path)
+    response = client.request(method, path, content="{}" if method == "POST" else None)
     assert response.status_code == status
     body = response.json()
     assert (body if isinstance(answer, dict) else body["error"]) == answer

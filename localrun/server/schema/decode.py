@@ -117,8 +117,28 @@ class Fields:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
-            raise self._wrong(name, value, "int")
+            raise self.wrong(name, value, "int")
         return value
+
+    def part(self, name: str, go_type: str, struct: str = "") -> "Fields":
+        """The fields of an object in this one; of an empty one if it is absent.
+
+        Args:
+            name: Of the field.
+            go_type: Go's name of its type.
+            struct: Go's struct for the words of an error in it, where it has a decoder of its own.
+        """
+        path = f"{self._path}{name}."
+        Fields(self.all.get(name), self._struct, path, go_type)
+        return Fields(self.all.get(name), struct or self._struct, path, go_type)
+
+    def texts(self, name: str) -> list[str] | None:
+        """An array of strings."""
+        values = self.array(name, "[]string")
+        for value in values or ():
+            if not isinstance(value, str):
+                raise self.wrong(name, value, "string")
+        return cast("list[str] | None", values)
 
     def record(self, name: str) -> dict[str, object] | None:
         """An object, its keys as they are."""
@@ -132,7 +152,7 @@ class Fields:
         items = cast("dict[str, object]", values).items()
         for _, value in items:
             if value is not None and not isinstance(value, str):
-                raise self._wrong(name, value, "string")
+                raise self.wrong(name, value, "string")
         return {key: value if isinstance(value, str) else "" for key, value in items}
 
     def array(self, name: str, go_type: str) -> list[object] | None:
@@ -146,14 +166,18 @@ class Fields:
             return None
         for value in values:
             if isinstance(value, bool) or not isinstance(value, int):
-                raise self._wrong(name, value, "int")
+                raise self.wrong(name, value, "int")
         return cast("list[int]", values)
 
-    def each(self, name: str, go_type: str, read: Callable[["Fields"], T]) -> list[T]:
-        """An array of objects, each read by `read`; empty if absent."""
+    def each(
+        self, name: str, go_type: str, read: Callable[["Fields"], T], struct: str = ""
+    ) -> list[T]:
+        """An array of objects, each read by `read`; empty if absent. `struct` as in `part`."""
         values = self.array(name, go_type) or []
         path, item_type = f"{self._path}{name}.", go_type.removeprefix("[]")
-        return [read(Fields(value, self._struct, path, item_type)) for value in values]
+        for value in values:
+            Fields(value, self._struct, path, item_type)
+        return [read(Fields(value, struct or self._struct, path, item_type)) for value in values]
 
     def _typed(self, name: str, cls: type[T], go_type: str) -> T | None:
         value = self.all.get(name)
@@ -161,13 +185,16 @@ class Fields:
             return None
         if isinstance(value, cls):
             return value
-        raise self._wrong(name, value, go_type)
+        raise self.wrong(name, value, go_type)
 
-    def _wrong(self, name: str, value: object, go_type: str) -> BadRequest:
+    def wrong(self, name: str, value: object, go_type: str) -> BadRequest:
+        """The error of a field that has a value of another type."""
         return BadRequest(
             f"json: cannot unmarshal {kind_of(value, go_type)} into Go struct field"
             f" {self._struct}.{self._path}{name} of type {go_type}"
         )
+
+    _wrong = wrong
 
 
 def kind_of(value: object, go_type: str = "") -> str:

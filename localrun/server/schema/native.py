@@ -10,7 +10,7 @@ from typing import cast
 from localrun.errors import BadRequest
 from localrun.messages import Turn
 from localrun.server.durations import parse_keep_alive
-from localrun.server.schema.decode import Fields, parse_json
+from localrun.server.schema.decode import Fields, parse_json, plain
 
 _THINK_LEVELS = ("high", "medium", "low", "max")
 _THINK_WORDS = '"high", "medium", "low", "max", true, or false'
@@ -195,10 +195,9 @@ def read_format(value: object) -> str | Mapping[str, object] | None:
     if value == "json":
         return "json"
     if isinstance(value, dict):
-        return cast("dict[str, object]", value)
-    raise BadRequest(
-        f'invalid format: {json.dumps(value)}; expected "json" or a valid JSON Schema object'
-    )
+        return cast("dict[str, object]", plain(cast("object", value)))
+    given = json.dumps(json.dumps(value, ensure_ascii=False), ensure_ascii=False)
+    raise BadRequest(f'invalid format: {given}; expected "json" or a valid JSON Schema object')
 
 
 def read_think(value: object) -> bool | str | None:
@@ -220,8 +219,9 @@ def _images(fields: Fields) -> list[object]:
     """The images, each of which must be base64: nothing can look at them yet, but count them."""
     found = fields.array("images", "[]api.ImageData") or []
     for image in found:
-        text = image if isinstance(image, str) else ""
-        if (at := _first_bad_byte(text)) is not None:
+        if not isinstance(image, str | None):
+            raise fields.wrong("images", image, "api.ImageData")
+        if image and (at := _first_bad_byte(image)) is not None:
             raise BadRequest(f"illegal base64 data at input byte {at}")
     return found
 
@@ -241,18 +241,21 @@ def _first_bad_byte(text: str) -> int | None:
 
 
 def _tools(fields: Fields) -> tuple[dict[str, object], ...]:
+    """The tools as they were written, but for what is no tool."""
     tools = fields.array("tools", "api.Tools") or []
-    fields.each("tools", "api.Tools", _check_tool)
-    return tuple(cast("dict[str, object]", tool) for tool in tools)
+    fields.each("tools", "[]api.Tool", _check_tool, "Tool")
+    return tuple(cast("dict[str, object]", plain(tool or {})) for tool in tools)
 
 
 def _check_tool(fields: Fields) -> None:
     fields.text("type")
-    function = Fields(fields.record("function"), "ToolFunction")
-    if not function.text("name"):
-        raise BadRequest("a tool has no function.name")
+    function = fields.part("function", "api.ToolFunction", "ToolFunction")
+    function.text("name")
     function.text("description")
-    function.record("parameters")
+    parameters = function.part("parameters", "api.ToolFunctionParameters", "ToolFunctionParameters")
+    parameters.text("type")
+    parameters.texts("required")
+    parameters.record("properties")
 
 
 def _read_message(fields: Fields) -> Turn:
@@ -267,13 +270,14 @@ def _read_message(fields: Fields) -> Turn:
 
 
 def _read_call(fields: Fields) -> dict[str, object]:
-    function = Fields(fields.record("function"), "ToolCallFunction")
+    function = fields.part("function", "api.ToolCallFunction")
+    function.count("index")
+    arguments = function.all.get("arguments")
+    if not isinstance(arguments, dict | None):
+        raise BadRequest("Value looks like object, but can't find closing '}' symbol")
     call: dict[str, object] = {
         "type": "function",
-        "function": {
-            "name": function.text("name") or "",
-            "arguments": function.record("arguments") or {},
-        },
+        "function": {"name": function.text("name") or "", "arguments": plain(arguments or {})},
     }
     if call_id := fields.text("id"):
         call = {"id": call_id, **call}
