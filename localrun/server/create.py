@@ -1,15 +1,17 @@
 """The route that makes models: POST /api/create."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from localrun.errors import InvalidName, ModelNotFound
+from localrun.errors import InvalidName, ModelNotFound, TemplateFailed
+from localrun.gotemplate import check_go
 from localrun.names import parse_name
 from localrun.server.answers import Call
 from localrun.server.errand import run_errand
 from localrun.server.models import pull_into_store
-from localrun.server.schema.create import CreateRequest, read_create
+from localrun.server.schema.create import CreateRequest, read_create, read_info, read_licenses
 from localrun.server.schema.native import PullRequest
 from localrun.store.library import StoredModel
 
@@ -27,8 +29,6 @@ async def create(call: Call) -> None:
     if not request.model:
         raise InvalidName(request.model)
     name = parse_name(request.model)
-    if request.base:
-        parse_name(request.base)
     budget = await call.rooms.planner.budget()
     library = call.rooms.shelf.library
     pull = pull_into_store(call, PullRequest(request.base, stream=False), budget)
@@ -38,6 +38,7 @@ async def create(call: Call) -> None:
 
         base = None
         if request.base:
+            parse_name(request.base)
             try:
                 base = library.find(request.base)
             except ModelNotFound:
@@ -61,6 +62,9 @@ def _without_success(report: "Report") -> "Report":
 
 
 def _filled(recipe: "Recipe", request: CreateRequest) -> "Recipe":
+    """Raises `BadRequest` or `TemplateFailed`, as late as Ollama finds it out."""
+    if request.template:
+        _check_template(request.template)
     return replace(
         recipe,
         files=request.files,
@@ -68,7 +72,7 @@ def _filled(recipe: "Recipe", request: CreateRequest) -> "Recipe":
         draft_files=request.draft_files,
         template=request.template,
         system=request.system,
-        licenses=request.licenses,
+        licenses=read_licenses(request.license),
         parameters=request.parameters,
         messages=request.messages,
         renderer=request.renderer,
@@ -76,8 +80,16 @@ def _filled(recipe: "Recipe", request: CreateRequest) -> "Recipe":
         requires=request.requires,
         quantize=request.quantize,
         draft_quantize=request.draft_quantize,
-        overrides=request.overrides,
+        overrides=read_info(request.info),
     )
+
+
+def _check_template(text: str) -> None:
+    try:
+        check_go(text)
+    except TemplateFailed as error:
+        said = re.sub(r"^the template's line (\d+): ", r"template: :\1: ", error.message)
+        raise TemplateFailed(f"template error: {said}", hint=error.hint) from error
 
 
 ROUTES = (("POST", "/api/create", create),)

@@ -8,6 +8,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, TypeAlias
 
+from localrun.errors import LocalrunError
 from localrun.server.answers import PLAIN_JSON, Call
 from localrun.server.wire import dump
 
@@ -23,15 +24,20 @@ Work: TypeAlias = "Callable[[Callable[[PullEvent], None], Callable[[], bool]], o
 async def run_errand(call: Call, work: Work, *, stream: bool) -> None:
     """Do the work and answer: its events as records, or that it was a success.
 
-    Raises:
-        LocalrunError: What the work says.
+    What the work raises is its last record, or the answer: without a charset, as Ollama's.
     """
     errand = _Errand(call)
+    try:
+        await errand.run(work, call if stream else None)
+    except LocalrunError as error:
+        if call.has_begun:
+            raise
+        call.rooms.counts.failed(error.code)
+        await call.answer(error.status, call.dialect.refuse(error), PLAIN_JSON)
+        return
     if stream:
-        await errand.run(work, call)
         await call.finish()
     else:
-        await errand.run(work, None)
         await call.json({"status": "success"}, PLAIN_JSON)
 
 

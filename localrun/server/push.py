@@ -26,8 +26,8 @@ async def push(call: Call) -> None:
         from localrun.store.registry import Registry
 
         report(PullEvent("retrieving manifest"))
-        address = read_address(request.model, insecure=request.insecure)
         try:
+            address = read_address(request.model, insecure=request.insecure)
             model = library.find(request.model)
         except (InvalidName, ModelNotFound):
             report(PullEvent("couldn't retrieve manifest"))

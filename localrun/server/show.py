@@ -89,6 +89,7 @@ def show_model(
         "parameters": parameters_text(model.params),
         "template": template,
         "system": system,
+        "requires": model.config.requires,
     }
     return {
         **{name: value for name, value in shown.items() if value},
@@ -115,7 +116,7 @@ def model_info(header: Header) -> dict[str, object]:
     return dict(sorted(found.items()))
 
 
-def _shortest(value: float) -> float:
+def _shortest(value: float) -> float | int:
     """The number with the fewest digits that is this 32-bit one: 1e-05, not 9.999999747e-06."""
     for n_digits in range(6, 10):
         short = float(f"{value:.{n_digits}g}")
@@ -124,7 +125,7 @@ def _shortest(value: float) -> float:
         except OverflowError:
             break
         if back == value:
-            return short
+            return int(short) if short.is_integer() and abs(short) < 1e21 else short
     return value
 
 

@@ -28,6 +28,7 @@ from localrun.store.manifest import (
     ModelConfig,
     dump_config,
     dump_json,
+    dump_params,
     size_label,
 )
 from localrun.store.progress import PullEvent, Report
@@ -45,7 +46,7 @@ class Recipe:
     Attributes:
         name: Under which it will be stored.
         base: The model that it comes from; None for one from files.
-        files: Digests of stored blobs by file name.
+        files: Digests of stored blobs by file name; None for a model from another.
         adapters: The same; one LoRA.
         draft_files: The same; a small model that guesses ahead.
         template: Replaces the inherited one; empty keeps it.
@@ -63,7 +64,7 @@ class Recipe:
 
     name: ModelName
     base: StoredModel | None = None
-    files: Mapping[str, str] = field(default_factory=dict[str, str])
+    files: Mapping[str, str] | None = None
     adapters: Mapping[str, str] = field(default_factory=dict[str, str])
     draft_files: Mapping[str, str] = field(default_factory=dict[str, str])
     template: str = ""
@@ -116,7 +117,7 @@ def _gather(recipe: Recipe, library: Library, report: Report) -> list[Weights]:
     blobs = library.blobs
     if recipe.base is not None:
         found = _inherited(recipe.base, library)
-    elif recipe.files:
+    elif recipe.files is not None:
         found = open_files(recipe.files, blobs, report)
     else:
         raise BadRequest("neither 'from' or 'files' was specified")
@@ -192,7 +193,7 @@ def _store(
             if attempt == _TRIES - 1:
                 raise
         else:
-            report(PullEvent("success", name=stored.name.short()))
+            report(PullEvent("success"))
             return stored
     raise AssertionError
 
@@ -250,7 +251,7 @@ def _changes(recipe: Recipe) -> list[tuple[tuple[str, ...], bytes]]:
     changes += [((), text.encode()) for text in recipe.licenses if text]
     inherited = recipe.base.params if recipe.base is not None else {}
     if params := {**inherited, **recipe.parameters}:
-        changes.append(((PARAMS,), dump_json(dict(sorted(params.items())))))
+        changes.append(((PARAMS,), dump_params(params)))
     if recipe.messages:
         changes.append(((MESSAGES,), dump_json(list(recipe.messages))))
     return changes

@@ -7,8 +7,10 @@ Source: Ollama's `manifest` package and `model.ConfigV2`.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import cast
 
 from localrun.errors import LocalrunError
@@ -203,11 +205,35 @@ def parse_config(content: bytes) -> ModelConfig:
 
 def dump_json(value: object) -> bytes:
     """JSON as Go's encoder writes it: compact, HTML-safe, a newline at the end."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _escaped(_compact(value))
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _escaped(text: str) -> bytes:
     # These five stand inside strings only, so that replacing them cannot hurt the structure.
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text.encode("utf-8", "surrogatepass") + b"\n"
+
+
+def dump_params(params: Mapping[str, object]) -> bytes:
+    """The options of a model as they are stored: by name, numbers as Go writes them."""
+    items = (f"{_compact(name)}:{_go_json(params[name])}" for name in sorted(params))
+    return _escaped("{" + ",".join(items) + "}")
+
+
+def _go_json(value: object) -> str:
+    if isinstance(value, list):
+        return "[" + ",".join(_go_json(item) for item in cast("list[object]", value)) + "]"
+    if isinstance(value, float) and math.isfinite(value):
+        if value and not 1e-6 <= abs(value) < 1e21:
+            digits, _, exponent = repr(value).partition("e")
+            return f"{digits}e{exponent[0]}{exponent[1:].lstrip('0')}"
+        return format(Decimal(repr(value)), "f").removesuffix(".0")
+    return _compact(value)
 
 
 def _layer_json(layer: Layer) -> dict[str, object]:

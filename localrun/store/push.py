@@ -97,7 +97,7 @@ def push(
     headers = {"Content-Type": MANIFEST_TYPE}
     with registry.send("PUT", url, headers=headers, content=content):
         pass
-    report(PullEvent("success", name=model.name.short()))
+    report(PullEvent("success"))
 
 
 def _is_there(registry: Registry, part: Layer) -> bool:

@@ -7,8 +7,9 @@ import re
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from localrun.errors import BadModelFile, BadRequest, Cancelled, Unsupported
 from localrun.gguf import Header, ModelInfo, join_headers, open_header
@@ -39,6 +40,7 @@ class Weights:
         headers: The same.
         info: Of all together.
         is_new: Made here, not found in the store.
+        name: For messages.
     """
 
     media_type: str
@@ -46,6 +48,7 @@ class Weights:
     headers: tuple[Header, ...]
     info: ModelInfo
     is_new: bool = False
+    name: str = ""
 
     @property
     def statuses(self) -> list[str]:
@@ -80,22 +83,26 @@ def open_files(
         BadModelFile: If one is damaged.
     """
     _check_kind(files, blobs)
-    groups: dict[tuple[str, str, int], list[tuple[Layer, Header]]] = {}
+    groups: dict[tuple[str, str, int], list[_Member]] = {}
     for name in sorted(files):
         report(PullEvent("parsing GGUF"))
         layer = _layer_of(name, files[name], blobs)
         header = _open(layer, blobs)
         kind = media_type or _media_type(name, header.info)
         stem = _stem(name, header.info)
-        member = (Layer(kind, layer.digest, layer.size, parent=name), header)
+        member = _Member(name, Layer(kind, layer.digest, layer.size, parent=name), header)
         groups.setdefault((kind, stem, header.info.split_count), []).append(member)
     return [_join(kind, members) for (kind, _, _), members in groups.items()]
 
 
+class _Member(NamedTuple):
+    name: str
+    layer: Layer
+    header: Header
+
+
 def _check_kind(files: Mapping[str, str], blobs: Blobs) -> None:
     """Refuse what has no GGUF file in it; what else is among them is refused when it is opened."""
-    if not files:
-        raise BadRequest("no files provided to convert")
     names = [name.lower() for name in files]
     if any(name.endswith(".gguf") for name in names):
         return
@@ -174,15 +181,16 @@ def _stem(name: str, info: ModelInfo) -> str:
     return found[1]
 
 
-def _join(media_type: str, members: list[tuple[Layer, Header]]) -> Weights:
-    members.sort(key=lambda member: member[1].info.split_no)
-    first, count = members[0][0].parent, members[0][1].info.split_count
+def _join(media_type: str, members: list[_Member]) -> Weights:
+    members.sort(key=lambda member: member.header.info.split_no)
+    first, count = members[0].name, members[0].header.info.split_count
     if count > 1 and len(members) != count:
         raise BadRequest(f'split GGUF "{first}" has {len(members)} shards, expected {count}')
-    if count <= 1 and len(members) > 1:  # the same name twice cannot be; a careless client can
-        raise BadRequest(f"{first} is given twice")
-    headers = tuple(header for _, header in members)
-    return Weights(media_type, tuple(layer for layer, _ in members), headers, join_headers(headers))
+    headers = tuple(member.header for member in members)
+    layers = [member.layer for member in members]
+    if media_type == MODEL:  # a file is no parent of the model that it is
+        layers = [replace(layer, parent="") for layer in layers]
+    return Weights(media_type, tuple(layers), headers, join_headers(headers), name=first)
 
 
 # ── rewriting ─────────────────────────────────────────────────────────────────────────────────
@@ -286,7 +294,7 @@ def one_model(weights: Sequence[Weights]) -> None:
     if not models:
         raise BadRequest("no base model was found", hint="none of the files is a model by itself")
     if len(models) > 1:
-        names = ", ".join(part.layers[0].parent or part.layers[0].digest for part in models)
+        names = ", ".join(part.name for part in models)
         raise BadRequest(f"the files hold {len(models)} models, and one is wanted: {names}")
     if sum(part.media_type == DRAFT for part in weights) > 1:
         raise BadRequest("only one draft model is supported")

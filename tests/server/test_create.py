@@ -222,9 +222,7 @@ def test_a_model_from_a_file_is_that_file(client, put, home, library):
         "parsing GGUF", "using existing layer", "creating new layer", "writing manifest", "success",
     ]  # fmt: skip
     model = library.find("filed")
-    assert (model.model_digest, model.parent, model.template) == (
-        found, "tiny.gguf", "{{ .Prompt }}!",
-    )  # fmt: skip
+    assert (model.model_digest, model.parent, model.template) == (found, "", "{{ .Prompt }}!")
     assert (model.config.model_family, model.config.file_type) == ("llama", "F32")
 
 
@@ -303,7 +301,7 @@ def make_adapter(path: Path) -> None:
         ({"model": "a/b/c/d/e", "from": "base"}, "invalid model name"),
         ({"model": "x", "from": "a//b"}, "invalid model name"),
         ({"model": "x"}, "neither 'from' or 'files' was specified"),
-        ({"model": "x", "files": {}}, "neither 'from' or 'files' was specified"),
+        ({"model": "x", "files": {}}, "unknown type"),
         ({"model": "x", "files": {"/etc/x.gguf": EMPTY}}, "file path must be relative"),
         ({"model": "x", "files": {"../x.gguf": EMPTY}}, "file path must be relative"),
         ({"model": "x", "files": {"x.gguf": ""}}, "invalid digest format"),
@@ -315,6 +313,8 @@ def make_adapter(path: Path) -> None:
         ({"model": "x", "from": "base", "remote_host": "h"}, "models on other hosts"),
         ({"model": "x", "from": "base", "parameters": {"num_ctx": "big"}},
          'option "num_ctx" must be of type integer'),
+        ({"model": "x", "from": "base", "template": "{{ if }}"},
+         "template error: template: :1: missing value for if"),
         ({"model": "x", "from": "base", "license": 3},
          "json: cannot unmarshal number into Go value of type []string"),
         ({"model": "x", "from": "base", "files": ["a"]},

@@ -17,8 +17,10 @@ from localrun.store.manifest import (
     dump_config,
     dump_json,
     dump_manifest,
+    dump_params,
     parse_config,
     parse_manifest,
+    size_label,
 )
 
 DIGESTS = st.binary(min_size=1, max_size=8).map(digest_of)
@@ -100,3 +102,24 @@ def test_a_broken_manifest_says_what_is_broken(content: bytes, why: str) -> None
 def test_unknown_fields_and_old_digests_are_accepted() -> None:
     body = {"config": {"mediaType": "t", "digest": "sha256-AB", "size": 1, "new": []}, "more": 1}
     assert parse_manifest(json.dumps(body).encode()).config.digest == "sha256:ab"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.7, "0.7"), (64.0, "64"), (-1, "-1"), (1e-5, "0.00001"), (1e-7, "1e-7"), (0.0, "0"),
+        (1.5e-10, "1.5e-10"), (1e20, "100000000000000000000"), (1e21, "1e+21"), (True, "true"),
+        (["</s>", 2.0], '["\\u003c/s\\u003e",2]'), (None, "null"),
+    ],
+)  # fmt: skip
+def test_options_are_stored_as_go_writes_them(value: object, text: str) -> None:
+    assert dump_params({"b": value, "a": 1}).decode() == f'{{"a":1,"b":{text}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("n_params", "text"),
+    [(999, "999"), (121_000, "121K"), (134_515_008, "134.52M"), (7_000_000, "7M"),
+     (6_738_415_616, "6.7B"), (7_000_000_000, "7B")],
+)  # fmt: skip
+def test_sizes_are_said_as_people_know_them(n_params: int, text: str) -> None:
+    assert size_label(n_params) == text

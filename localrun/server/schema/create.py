@@ -17,17 +17,22 @@ _BAD_DIGEST = "invalid digest format"
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """POST /api/create; see `localrun.store.create.Recipe`."""
+    """POST /api/create; see `localrun.store.create.Recipe`.
+
+    Attributes:
+        license: As sent; `read_licenses` reads it.
+        info: As sent; `read_info` reads it.
+    """
 
     model: str
     stream: bool
     base: str
-    files: Mapping[str, str]
+    files: Mapping[str, str] | None
     adapters: Mapping[str, str]
     draft_files: Mapping[str, str]
     template: str
     system: str
-    licenses: tuple[str, ...]
+    license: object
     parameters: Mapping[str, object]
     messages: tuple[Mapping[str, object], ...]
     renderer: str
@@ -35,7 +40,7 @@ class CreateRequest:
     requires: str
     quantize: str
     draft_quantize: str
-    overrides: ModelConfig
+    info: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +80,12 @@ def read_create(body: bytes) -> CreateRequest:
         model=fields.text("model") or fields.text("name") or "",
         stream=fields.flag("stream") is not False,
         base=fields.text("from") or "",
-        files=_files(fields, "files"),
+        files=_files(fields, "files") if fields.all.get("files") is not None else None,
         adapters=_files(fields, "adapters"),
         draft_files=draft_files,
         template=fields.text("template") or "",
         system=fields.text("system") or "",
-        licenses=_licenses(fields.all.get("license")),
+        license=fields.all.get("license"),
         parameters=_parameters(fields),
         messages=tuple(fields.each("messages", "[]api.Message", _message)),
         renderer=fields.text("renderer") or "",
@@ -88,7 +93,7 @@ def read_create(body: bytes) -> CreateRequest:
         requires=fields.text("requires") or "",
         quantize=quantize,
         draft_quantize=draft_quantize,
-        overrides=_overrides(fields.record("info") or {}),
+        info=fields.record("info") or {},
     )
 
 
@@ -133,7 +138,12 @@ def _is_relative(path: str) -> bool:
     )
 
 
-def _licenses(value: object) -> tuple[str, ...]:
+def read_licenses(value: object) -> tuple[str, ...]:
+    """The texts of one licence or of several.
+
+    Raises:
+        BadRequest: If they are neither.
+    """
     if isinstance(value, str):
         return (value,) if value else ()
     if value is None:
@@ -151,12 +161,7 @@ def _parameters(fields: Fields) -> Mapping[str, object]:
     """The parameters, those that we know of the right type: a wrong one would fail every load."""
     parameters = fields.record("parameters") or {}
     merge_options(Options(), parameters)
-    return {name: _number(plain(value)) for name, value in parameters.items()}
-
-
-def _number(value: object) -> object:
-    """Whole numbers without a fraction, as Go writes them."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return {name: plain(value) for name, value in parameters.items()}
 
 
 def _message(fields: Fields) -> Mapping[str, object]:
@@ -177,7 +182,12 @@ def _message(fields: Fields) -> Mapping[str, object]:
     return message | {name: value for name, value in values.items() if value}
 
 
-def _overrides(info: Mapping[str, object]) -> ModelConfig:
+def read_info(info: Mapping[str, object]) -> ModelConfig:
+    """What a request says of the model that would else be found out.
+
+    Raises:
+        BadRequest: If a field is of another type.
+    """
     family = _info_text(info, "model_family")
     capabilities = info.get("capabilities")
     words = cast("list[object]", capabilities) if isinstance(capabilities, list) else []
