@@ -57,8 +57,8 @@ class FakeRegistry:
         auth: Empty for an open registry, `bearer`, or `basic`.
         realm: Where tokens are said to be had; `{registry}` and `{stranger}` are filled in.
         anonymous: Whether a token is given to who has no password.
-        redirects: Point to the storage for the bytes of blobs, and for parts of uploads.
-        redirects_to: `storage` or `stranger`.
+        redirects: Point to the storage for the bytes of blobs, and for parts of uploads; Ollama's
+            own registry does, and its client insists.
     """
 
     def __init__(self) -> None:
@@ -235,7 +235,9 @@ class _Handler(BaseHTTPRequestHandler):
         with self.fake.lock:
             number = str(len(self.fake.uploads))
             self.fake.uploads[number] = bytearray()
-        self._send(202, b"", {"Location": f"/v2/{repository}/blobs/uploads/{number}?state=1"})
+        path = f"/v2/{repository}/blobs/uploads/{number}?state=1"
+        base = self.fake.urls["registry"] if self.fake.redirects else ""  # both forms are allowed
+        self._send(202, b"", {"Location": f"{base}{path}"})
 
     def _upload(self, number: str) -> None:
         upload, here = self.fake.uploads[number], {"Location": self.path}
@@ -243,7 +245,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(204, b"", here | {"Range": f"0-{max(len(upload) - 1, 0)}"})
         elif self.command == "PATCH" and self.fake.redirects:
             target = f"{self.fake.urls['storage']}/put/{number}"
-            self._send(307, b"", {"Location": target, "Docker-Upload-Location": self.path})
+            following = f"{self.fake.urls['registry']}{self.path}"
+            self._send(307, b"", {"Location": target, "Docker-Upload-Location": following})
         elif self.command == "PATCH":
             start, _, end = self.headers["Content-Range"].partition("-")
             if int(start) != len(upload) or int(end) + 1 - int(start) != len(self.content):
