@@ -141,12 +141,12 @@ def llm(environment, *arguments):
 
 
 def test_llm_lists_asks_and_embeds(python_environment, small, minilm):
-    listed = llm(python_environment, "ollama", "list-models")
+    listed = llm(python_environment, "ollama", "models")
     assert small in listed
     answer = llm(
-        python_environment, "-m", small, "--no-log", SKY, "-o", "num_predict", "16",
+        python_environment, "-m", f"ollama/{small}", "--no-log", SKY, "-o", "num_predict", "16",
         "-o", "temperature", "0",
     )  # fmt: skip
     assert len(answer.split()) > 4
-    vector = llm(python_environment, "embed", "-m", minilm, "-c", "The sky is blue.")
+    vector = llm(python_environment, "embed", "-m", f"ollama/{minilm}", "-c", "The sky is blue.")
     assert vector.count(",") == 383

@@ -196,7 +196,7 @@ async def _chat(url, model, *, stream):
     if not stream:
         return (await client.chat(model, SKY, options=FIXED)).message.content
     parts = [part async for part in await client.chat(model, SKY, options=FIXED, stream=True)]
-    return "".join(part.message.content for part in parts)
+    return "".join(part.message.content or "" for part in parts)
 
 
 def test_the_async_client_gives_the_same(server, small):

@@ -40,7 +40,7 @@ found.tools = await ollama.chat({
 found.structured = await ollama.chat({
   model: small,
   messages,
-  format: { type: "object", properties: { hot: { type: "boolean" } }, required: ["hot"] },
+  format: { type: "object", properties: { hot: { type: "boolean" } }, required: ["hot"], additionalProperties: false },
   options: { temperature: 0, num_predict: 64 },
 });
 
