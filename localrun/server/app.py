@@ -27,6 +27,7 @@ from localrun.errors import BadSetting
 from localrun.server.answers import Endpoint
 from localrun.server.guard import Guard, check_bind
 from localrun.server.ports import address_of, bind
+from localrun.server.protocol import http_protocol
 from localrun.server.rooms import Parts, Rooms, make_rooms
 from localrun.server.routes import routes
 from localrun.store.cleaning import clean
@@ -87,22 +88,22 @@ async def _not_found(request: Request, _: Exception) -> Response:
     target, status = clean, 307
     if clean == path:
         target, status = path.rstrip("/") or "/", 301 if request.method == "GET" else 307
-        if target == path or request.method not in _allowed(request, target):
+        if target == path or request.method not in _allowed(request.app, target):
             return Response("404 page not found", 404, _PLAIN)
     query = request.scope["query_string"].decode("latin-1")
     return RedirectResponse(f"{target}?{query}" if query else target, status)
 
 
 async def _not_allowed(request: Request, _: Exception) -> Response:
-    headers = {**_PLAIN, "Allow": ", ".join(_allowed(request, request.scope["path"]))}
+    headers = {**_PLAIN, "Allow": ", ".join(_allowed(request.app, request.scope["path"]))}
     return Response("405 method not allowed", 405, headers)
 
 
-def _allowed(request: Request, path: str) -> list[str]:
+def _allowed(app: FastAPI, path: str) -> list[str]:
     """The methods that a path takes, of all routes that match it."""
     found = [
         method
-        for route in request.app.router.routes
+        for route in app.router.routes
         if isinstance(route, Route) and route.path_regex.match(path)
         for method in sorted(route.methods or ())
     ]
@@ -251,6 +252,7 @@ def _run(app: FastAPI, sockets: list[socket.socket], ready: Callable[[str], None
 def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=http_protocol(lambda path: _allowed(app, path)),
         access_log=False,
         log_config=None,
         lifespan="on",

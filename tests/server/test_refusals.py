@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 
 import pytest
 
@@ -164,6 +165,26 @@ def test_paths_and_methods_are_answered_as_ollama_does(
 def test_a_wrong_method_is_told_the_right_ones(client):
     assert client.post("/api/tags").headers["allow"] == "HEAD, GET"
     assert client.get("/api/delete").headers["allow"] == "DELETE"
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "allow"),
+    [
+        (b"FOO /api/tags?x=1 HTTP/1.1", b"405", b"Allow: HEAD, GET"),
+        (b"get /v1/models/tiny HTTP/1.1", b"405", b"Allow: GET"),
+        (b"BREW /nothing HTTP/1.1", b"404", b"404 page not found"),
+        (b"GET /api/tags HTTP/9", b"400", b""),
+        (b"\x16\x03\x01 hello", b"400", b""),
+    ],
+)
+def test_a_method_that_nobody_knows_is_told_the_right_ones(server, line, status, allow):
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(line + b"\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while data := sock.recv(4096):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert allow in answer
 
 
 def test_the_server_names_itself(client):
