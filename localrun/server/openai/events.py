@@ -61,7 +61,7 @@ class ResponseWriter(OpenAI):
         self._items: list[OutputItem] = []
         self._open: MessageItem | ReasoningItem | None = None
         self._calls: dict[int, CallItem] = {}
-        self._space = ""
+        self._space: str = ""
 
     def begin(self, _: Begin) -> bytes:
         """The response as it begins."""

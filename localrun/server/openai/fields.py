@@ -128,11 +128,11 @@ def _read_stops(body: Body) -> list[str] | None:
     items = cast("list[object]", value) if isinstance(value, list) else [value]
     for item in items:
         if not isinstance(item, str):
-            raise InvalidField(f"invalid type for 'stop' field: {_go_type(item)}", "stop")
+            raise InvalidField(f"invalid type for 'stop' field: {go_type(item)}", "stop")
     return cast("list[str]", items)
 
 
-def _go_type(value: object) -> str:
+def go_type(value: object) -> str:
     """The type that Go decodes a JSON value of no known type to."""
     if isinstance(value, bool):
         return "bool"

@@ -60,14 +60,15 @@ _PREFIXES = {
 
 
 def _message(role: str, text: str) -> Item:
-    part = {"type": "output_text" if role == "assistant" else "input_text", "text": text}
-    content = [{**part, "annotations": []} if role == "assistant" else part]
+    part: Item = {"type": "input_text", "text": text}
+    if role == "assistant":
+        part = {"type": "output_text", "text": text, "annotations": []}
     return {
         "id": new_id("msg_"),
         "type": "message",
         "status": "completed",
         "role": role,
-        "content": content,
+        "content": [part],
     }
 
 

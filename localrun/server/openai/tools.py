@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from localrun.server.openai.errors import InvalidField, UnsupportedField
 from localrun.server.openai.fields import Body
@@ -55,9 +55,7 @@ def _read_tool(body: Body) -> Tool:
 
 def name_of(tool: Tool) -> str:
     """A tool's name."""
-    function = tool["function"]
-    assert isinstance(function, dict)
-    return str(function["name"])
+    return str(cast("dict[str, object]", tool["function"])["name"])
 
 
 def choose(

@@ -12,7 +12,7 @@ from typing import cast
 
 from localrun.errors import BadRequest
 from localrun.messages import Turn
-from localrun.server.openai.fields import Body
+from localrun.server.openai.fields import Body, go_type
 
 _IMAGE_TYPES = ("jpeg", "jpg", "png", "webp")
 _THOUGHTS = ("reasoning", "reasoning_content")
@@ -65,8 +65,7 @@ def _read_content(message: Body, *, is_optional: bool) -> tuple[str, list[str]]:
     if value is None and is_optional:
         return "", []
     if not isinstance(value, list):
-        kinds = {dict: "map[string]interface {}", bool: "bool", type(None): "<nil>"}
-        raise BadRequest(f"invalid message content type: {kinds.get(type(value), 'float64')}")
+        raise BadRequest(f"invalid message content type: {go_type(value)}")
     texts: list[str] = []
     images: list[str] = []
     for item in cast("list[object]", value):
