@@ -1,6 +1,5 @@
 """Every route of the server: methods, path, handler, and how its errors are said."""
 
-import importlib
 from typing import NamedTuple
 
 from localrun.server import (
@@ -14,6 +13,8 @@ from localrun.server import (
     models,
     native,
     openai,
+    openapi,
+    push,
     vectors,
 )
 from localrun.server.answers import NATIVE, Dialect, Handler
@@ -56,8 +57,9 @@ _NATIVE = (
     account.ROUTES,
     control.ROUTES,
     explain.ROUTES,
+    push.ROUTES,
+    openapi.ROUTES,
 )
-_NOT_YET = ("push",)
 
 
 def routes() -> list[Wiring]:
@@ -66,10 +68,4 @@ def routes() -> list[Wiring]:
     for module in (openai, anthropic):
         found += [Wiring(*route)._replace(dialect=module.DIALECT) for route in module.ROUTES]
     found.append(Wiring("POST", "/v1/rerank", vectors.v1_rerank, openai.DIALECT))
-    for name in _NOT_YET:
-        try:
-            module = importlib.import_module(f"localrun.server.{name}")
-        except ModuleNotFoundError:
-            continue
-        found += [Wiring(*route) for route in module.ROUTES]
     return found
