@@ -71,9 +71,11 @@ class Tools:
 class Call:
     """One call while it is read. Writes pieces as soon as they are certain."""
 
-    def __init__(self, index: int, id: str, write: Callable[[Piece], None]) -> None:  # noqa: A002 - as in pieces
+    def __init__(
+        self, index: int, new_id: Callable[[], str], write: Callable[[Piece], None]
+    ) -> None:
         self._index = index
-        self._id = id
+        self._new_id, self._id = new_id, ""
         self._write = write
         self._name = ""
         self._parts: list[str] = []
@@ -90,7 +92,7 @@ class Call:
 
     def begin(self, name: str) -> None:
         """Tell the name, and what is known of the arguments."""
-        self._name = name
+        self._name, self._id = name, self._new_id()
         self._write(CallBegun(self._index, self._id, name))
         if self._parts:
             self._write(CallArguments(self._index, "".join(self._parts)))
@@ -131,6 +133,9 @@ class Output:
 
     White space at the end of a text is held back until more of that text follows, because around
     a marker it belongs to the format and not to the reader.
+
+    Attributes:
+        has_content: Words for the reader came since the last marker.
     """
 
     def __init__(self, new_id: Callable[[], str] = new_call_id) -> None:
@@ -140,16 +145,19 @@ class Output:
         self._blank: list[str] = []
         self._trims = False
         self._kind: type[Content | Thinking] = Content
+        self._index = -1
+        self._parts: list[str] = []
         self.has_content = False
 
     def drain(self) -> list[Piece]:
-        """All pieces since the last call; texts of one kind joined."""
+        """All pieces since the last call; neighbours of one kind joined."""
+        self._close()
         pieces, self._pieces = self._pieces, []
         return pieces
 
     def call(self) -> Call:
         """The next call. Its index is taken once it begins."""
-        return Call(self._n_calls, self._new_id(), self._told)
+        return Call(self._n_calls, self._new_id, self._told)
 
     def content(self, text: str) -> None:
         """Words for the reader."""
@@ -167,35 +175,41 @@ class Output:
         """The completion is over: white space at its end is its own."""
         blank, self._blank = "".join(self._blank), []
         if blank and not self._trims:
-            self._add(self._kind(blank))
+            self._add(self._kind, -1, blank)
 
     def _text(self, kind: type[Content | Thinking], text: str) -> None:
         """Tell what of `text` is not white space at its end."""
-        self._kind = kind
         kept = text.rstrip()
         if not kept:
             self._blank.append(text)
             return
         blank = "".join(self._blank)
-        self._blank = [text[len(kept) :]]
+        self._blank = [text[len(kept) :]] if len(kept) < len(text) else []
         if self._trims:
             blank, kept, self._trims = "", kept.lstrip(), False
         self.has_content = self.has_content or kind is Content
-        self._add(kind(blank + kept))
+        self._add(kind, -1, blank + kept if blank else kept)
 
-    def _add(self, piece: Content | Thinking) -> None:
-        last = self._pieces[-1] if self._pieces else None
-        if type(last) is type(piece) and isinstance(last, Content | Thinking):
-            self._pieces[-1] = type(piece)(last.text + piece.text)
-        else:
-            self._pieces.append(piece)
+    def _add(self, kind: type[Content | Thinking], index: int, text: str) -> None:
+        """More of the text of a piece (of arguments, if there is an index), joined when read."""
+        if kind is not self._kind or index != self._index:
+            self._close()
+            self._kind, self._index = kind, index
+        self._parts.append(text)
+
+    def _close(self) -> None:
+        if self._parts:
+            text = "".join(self._parts)
+            self._parts = []
+            is_text = self._index < 0
+            self._pieces.append(self._kind(text) if is_text else CallArguments(self._index, text))
 
     def _told(self, piece: Piece) -> None:
+        if isinstance(piece, CallArguments):
+            self._add(self._kind, piece.index, piece.text)
+            return
         if isinstance(piece, CallBegun):
             self.border()
             self._n_calls += 1
-        last = self._pieces[-1] if self._pieces else None
-        if isinstance(piece, CallArguments) and isinstance(last, CallArguments):
-            self._pieces[-1] = CallArguments(piece.index, last.text + piece.text)
-        else:
-            self._pieces.append(piece)
+        self._close()
+        self._pieces.append(piece)

@@ -15,6 +15,9 @@ _HEADER_BEGINS = ("<|channel|>", START, MESSAGE, "<|constrain|>", "to=")
 _BODY_ENDS = markers_of(END, "<|call|>", "<|return|>", START)
 _RECIPIENT = re.compile(r"\bto=([^\s<]+)")
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
+_HEADER_WORDS = re.compile(
+    r"<\|\w+\|>(?:\s*(?:analysis|commentary|final|json|code))?|\b(?:to=\S+|assistant|json|code)"
+)
 _MAX_HEADER = 512
 
 
@@ -57,6 +60,7 @@ class HarmonyParser(StepsParser):
             output.content(text)
             return ""
         output.border()
+        output.content(_HEADER_WORDS.sub("", text))
         return "".join(parts)
 
     def _body(self, header: str) -> Steps[str]:

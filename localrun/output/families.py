@@ -98,7 +98,7 @@ REASONINGS: tuple[Reasons, ...] = (
         start="Here are my reasoning steps:",
         end="[BEGIN FINAL RESPONSE]",
     ),
-    Reasons(("<|begin|>assistant<|think|>",), start="<|think|>", end="<|end|>"),
+    Reasons(("<|begin|>assistant<|think|>",), start="<|think|>", end="<|end|><|begin|>assistant"),
     Reasons(("<|begin_of_thought|>",), start="<|begin_of_thought|>", end="<|end_of_thought|>"),
     Reasons(("</thought>",), ("</think>",), start="<thought>", end="</thought>"),
     Reasons(("</reasoning>",), ("</think>",), start="<reasoning>", end="</reasoning>"),
@@ -126,7 +126,7 @@ _DSML = Tags(
 _KIMI_K3 = Tags(
     '<|open|>call tool="', '"', "<|close|>call<|sep|>",
     '<|open|>argument key="', '"', "<|sep|>", "<|close|>argument<|sep|>",
-    ' index="1"<|sep|>',
+    ' index="',
 )  # fmt: skip
 _NS = "]<]minimax[>["
 _MINIMAX_M3 = Tags(
@@ -354,11 +354,11 @@ TOOLS: tuple[Row, ...] = (
                 ("<|tool_call:begin|>",),
                 ("<|tool_call:args|>",),
                 ("<|tool_call:end|>",),
-                before_name="call<|tool_call:name|>",
+                id_end="<|tool_call:name|>",
                 sections=("<|tool_calls|>", "<|calls|>"),
             ),
         ),
-        wrappers=("<|content|>", "<|end|>", "<|begin|>assistant"),
+        wrappers=("<|content|>", "<|end|>"),
     ),
     Row(
         ("<|tool_list_start|>",),
@@ -389,7 +389,7 @@ TOOLS: tuple[Row, ...] = (
         ("<tool_calls>",),
         ("<tool_call>",),
         name="tool-calls",
-        syntaxes=(JsonCalls(("<tool_calls>",), ("</tool_calls>",)), _BARE),
+        syntaxes=(JsonCalls(("<tool_calls>",), ("</tool_calls>",), repeats=True), _BARE),
         wrappers=("<answer>", "</answer>"),
     ),
     Row(
@@ -423,7 +423,7 @@ TOOLS: tuple[Row, ...] = (
         ("<|tool_call|>",),
         name="granite",
         syntaxes=(
-            JsonCalls(("<|tool_call|>", "functools"), ("<|/tool_call|>",), is_array=True),
+            JsonCalls(("<|tool_call|>",), is_array=True),
             _BARE,
         ),
     ),
@@ -440,8 +440,8 @@ TOOLS: tuple[Row, ...] = (
         ("<|python_start|>",),
         name="llama4",
         syntaxes=(
-            PythonCalls(("<|python_start|>",), ("<|python_end|>",)),
             PythonCalls(starts=("[",)),
+            PythonCalls(("<|python_start|>",), ("<|python_end|>",)),
             BareJson("parameters", starts=("{",)),
         ),
     ),
@@ -458,7 +458,7 @@ TOOLS: tuple[Row, ...] = (
             PythonCalls(
                 ("<|python_tag|>",),
                 is_list=False,
-                otherwise=JsonCalls(("<|python_tag|>",)),
+                otherwise=JsonCalls(("<|python_tag|>",), arguments_key="parameters"),
             ),
             NamedCalls(("<function=",), (">",), ("</function>",)),
         ),

@@ -120,7 +120,7 @@ class JsonReader:
                 self._write('"')
                 self._quote, self.state = quote, State.STRING
                 return at + len(quote)
-            if quote.startswith(text[at:]):
+            if len(text) < at + len(quote) and quote.startswith(text[at:]):
                 return at
         if text[at] in "{[" and not self._is_key:
             return self._open(text[at], at)
@@ -173,7 +173,7 @@ class JsonReader:
             return at + len(self._quote)
         if text[at] == "\\" and len(self._quote) == 1:
             return self._escape(text, at)
-        if len(self._quote) > 1 and self._quote.startswith(text[at:]):
+        if len(text) < at + len(self._quote) and self._quote.startswith(text[at:]):
             return at
         self._out.append(_escaped(text[at]))
         return at + 1

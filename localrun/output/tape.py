@@ -1,6 +1,7 @@
 """Text that arrives in pieces, read once, by generators that yield when they need more. Pure."""
 
 import re
+import sys
 from collections.abc import Callable, Generator, Iterable
 from functools import lru_cache
 from typing import TypeAlias, TypeVar
@@ -121,11 +122,13 @@ class Tape:
         """As `until`, but give up, having taken some text, behind `limit` characters."""
         size = 0
         while True:
-            match = markers.search(self.text, self.at)
+            stop = self.at + limit + 1 - size + markers.longest
+            match = markers.search(self.text, self.at, stop)
             end = len(self.text) if match is None else match.start()
+            end = min(end, self.at + limit + 1 - size)
             if end > self.at:
                 size += end - self.at
-                write(self.take(min(end, self.at + limit + 1)))
+                write(self.take(end))
             if size > limit or (match is None and self.ended):
                 return ""
             if match is not None and match.lastindex:
@@ -141,7 +144,7 @@ class Tape:
         while True:
             match = pattern.match(self.text, self.at)
             if match is not None:
-                parts.append(self.take(match.end()))
+                parts.append(self.take(min(match.end(), self.at + limit + 1 - size)))
                 size += len(parts[-1])
             if self.at < len(self.text) or self.ended or size > limit:
                 return "".join(parts) if size <= limit else ""
@@ -157,9 +160,11 @@ class Markers:
         begun = "|".join(_begun(text) for text in self.texts)
         self._pattern = re.compile(f"({whole})|(?:{begun})" if self.texts else r"(?!)")
 
-    def search(self, text: str, at: int) -> "re.Match[str] | None":
-        """The first marker, whole (then it is group 1) or begun at the end of `text`."""
-        return self._pattern.search(text, at)
+        self.longest = max(map(len, self.texts), default=0)
+
+    def search(self, text: str, at: int, stop: int = sys.maxsize) -> "re.Match[str] | None":
+        """The first marker before `stop`, whole (then it is group 1) or begun at the end."""
+        return self._pattern.search(text, at, stop)
 
 
 @lru_cache(maxsize=256)

@@ -9,20 +9,21 @@ from dataclasses import dataclass
 
 from localrun.output.family import Family, family_of
 
+WEATHER_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "days": {"type": "integer"},
+        "metric": {"type": "boolean"},
+    },
+    "required": ["city"],
+}
 WEATHER = {
     "type": "function",
     "function": {
         "name": "get_weather",
         "description": "The weather of a city",
-        "parameters": {
-            "type": "object",
-            "properties": {
-                "city": {"type": "string"},
-                "days": {"type": "integer"},
-                "metric": {"type": "boolean"},
-            },
-            "required": ["city"],
-        },
+        "parameters": WEATHER_SCHEMA,
     },
 }
 CLOCK = {"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}}
@@ -40,10 +41,12 @@ class Format:
         template: What of its template tells it.
         one: The call of `get_weather` with PARIS.
         two: That, and one with ROME.
-        prompt: How its prompts end.
         thought: "Hm." as reasoning; None where it does not reason.
         words: "Well." as content.
         empty: A call of `now` without arguments.
+        prompt: How its prompts end.
+        prompt_open: How they end inside the reasoning.
+        loose: Which of the texts stray from the way that a grammar holds a model to.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Format:
     empty: str = ""
     prompt: str = ""
     prompt_open: str = ""
+    loose: tuple[str, ...] = ()
 
     @property
     def family(self) -> Family:
@@ -180,7 +184,7 @@ FORMATS = [
     Format("hermes", "<tools> <tool_call>", H1, f"{H1}\n{H2}",
            empty='<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'),
     Format("qwen3", "{% if enable_thinking %} <tool_call> </think>", H1, f"{H1}\n{H2}", THINK,
-           empty='<tool_call>\n{"name": "now"}\n</tool_call>',
+           empty='<tool_call>\n{"name": "now"}\n</tool_call>', loose=("empty",),
            prompt_open="<|im_start|>assistant\n<think>\n"),
     Format("qwen3-coder", "<tool_call> <function=a> <parameter=b> </think>", Q1, f"{Q1}\n{Q2}",
            THINK, empty="<tool_call>\n<function=now>\n</function>\n</tool_call>",
@@ -222,7 +226,8 @@ FORMATS = [
            f"<start_function_call>call:get_weather{{{F1}}}<end_function_call>"
            f"<start_function_call>call:get_weather{{{F2}}}<end_function_call>"),
     Format("mistral-nemo", "[TOOL_CALLS]", f"[TOOL_CALLS][{L1}]", f"[TOOL_CALLS][{L1}, {L2}]",
-           empty='[TOOL_CALLS][{"name": "now", "arguments": {}, "id": "123456789"}]'),
+           empty='[TOOL_CALLS][{"name": "now", "arguments": {}, "id": "123456789"}]',
+           loose=("empty",)),
     Format("mistral", "[TOOL_CALLS] [ARGS] [THINK]", f"[TOOL_CALLS]get_weather[ARGS]{P}",
            f"[TOOL_CALLS]get_weather[ARGS]{P}[TOOL_CALLS]get_weather[ARGS]{R}",
            "[THINK]Hm.[/THINK]", empty="[TOOL_CALLS]now[ARGS]{}"),
@@ -241,32 +246,32 @@ FORMATS = [
     Format("command-r", "Action: tool_name <|CHATBOT_TOKEN|>",
            f'Action:\n```json\n[{{"tool_name": "get_weather", "parameters": {P}}}]\n```',
            f'Action: ```json\n[\n    {{"tool_name": "get_weather", "parameters": {P}}},\n'
-           f'    {{"tool_name": "get_weather", "parameters": {R}}}\n]```'),
+           f'    {{"tool_name": "get_weather", "parameters": {R}}}\n]```', loose=("two",)),
     Format("apertus", "<|tools_prefix|> <|inner_prefix|>",
            f'<|tools_prefix|>[{{"get_weather": {P}}}]<|tools_suffix|>',
            f'<|tools_prefix|>[{{"get_weather": {P}}}, {{"get_weather": {R}}}]<|tools_suffix|>',
            "<|inner_prefix|>Hm.<|inner_suffix|>"),
     Format("solar", "<|tool_calls|> <|tool_call:begin|> <|begin|>assistant<|think|>",
-           f"<|begin|>assistant<|tool_calls|><|tool_call:begin|>a1<|tool_call:name|>get_weather"
+           f"<|tool_calls|><|tool_call:begin|>a1<|tool_call:name|>get_weather"
            f"<|tool_call:args|>{P}<|tool_call:end|><|calls|>",
            f"<|tool_calls|><|tool_call:begin|>a1<|tool_call:name|>get_weather<|tool_call:args|>{P}"
            f"<|tool_call:end|><|tool_call:begin|>b2<|tool_call:name|>get_weather<|tool_call:args|>"
            f"{R}<|tool_call:end|><|calls|>",
-           "<|think|>Hm.<|end|>", "<|begin|>assistant<|content|>Well.<|end|>"),
+           "<|think|>Hm.<|end|><|begin|>assistant", "<|content|>Well.<|end|>"),
     Format("lfm2", "<|tool_list_start|> </think>",
            '<|tool_call_start|>[get_weather(city="Paris", days=3)]<|tool_call_end|>',
            "<|tool_call_start|>[get_weather(city='Paris', days=3), "
            'get_weather(city="Rome", metric=True)]<|tool_call_end|>', "<think>Hm.</think>",
-           empty="<|tool_call_start|>[now()]<|tool_call_end|>"),
+           empty="<|tool_call_start|>[now()]<|tool_call_end|>", loose=("two",)),
     Format("olmo3", "<function_calls> </function_calls> </think>",
            '<function_calls>get_weather(city="Paris", days=3)</function_calls>',
            '<function_calls>\nget_weather(city="Paris", days=3)\n'
            'get_weather(city="Rome", metric=true)\n</function_calls>', THINK),
     Format("llama4", "<|python_start|> tools", '[get_weather(city="Paris", days=3)]',
            '[get_weather(city="Paris", days=3), get_weather(city="Rome", metric=True)]',
-           empty="<|python_start|>[now()]<|python_end|>"),
+           empty="<|python_start|>[now()]<|python_end|>", loose=("two", "empty")),
     Format("llama3", "<|start_header_id|> tools", LP1, f"{LP1}; {LP2}",
-           empty='<|python_tag|>{"name": "now", "parameters": {}}'),
+           empty='<|python_tag|>{"name": "now", "parameters": {}}', loose=("two", "empty")),
     Format("functionary-v3.1", "<function= </function> <|start_header_id|>",
            f"<function=get_weather>{P}</function>",
            f"<function=get_weather>{P}</function>\n<function=get_weather>{R}</function>"),
@@ -274,7 +279,7 @@ FORMATS = [
            words="all\nWell.\n>>>", prompt=">>>"),
     Format("harmony", "<|channel|> <|message|>", _harmony(P), _harmony(P) + START + _harmony(R),
            f"<|channel|>analysis<|message|>Hm.<|end|>{START}",
-           f"<|channel|>commentary<|message|>Well.<|end|>{START}", prompt=START),
+           f"<|channel|>commentary<|message|>Well.<|end|>{START}", prompt=START, loose=("two",)),
     Format("nemotron", "<TOOLCALL> </think>", f"<TOOLCALL>[{L1}]</TOOLCALL>",
            f"<TOOLCALL>[{L1}, {L2}]</TOOLCALL>", THINK),
     Format("tool-calls", "<tool_calls>[ [BEGIN FINAL RESPONSE]", f"<tool_calls>[{L1}]</tool_calls>",
@@ -297,7 +302,8 @@ FORMATS = [
     Format("firefunction", "functools[", f" functools[{L1}]", f"functools[{L1}, {L2}]"),
     Format("granite", "<|tool_call|> </think>", f"<|tool_call|>[{L1}]",
            f"<|tool_call|>[{L1}, {L2}]", "<think>Hm.</think>"),
-    Format("phi4", "<|tool|>", f"<|tool_call|>[{L1}]<|/tool_call|>", f"functools[{L1}, {L2}]"),
+    Format("phi4", "<|tool|>", f"<|tool_call|>[{L1}]<|/tool_call|>", f"functools[{L1}, {L2}]",
+           loose=("two",)),
     Format("minicpm", '<function name=" <param name=" </think>',
            '<function name="get_weather"><param name="city">Paris</param>'
            '<param name="days">3</param></function>',
@@ -305,6 +311,7 @@ FORMATS = [
            '<param name="days">3</param></function>\n<function name="get_weather">'
            '<param name="city">Rome</param><param name="metric">true</param></function>', THINK,
            empty='<function name="now"></function>'),
-    Format("generic", "{% if tools %}", f"```json\n{L1}\n```", f"[{L1}, {L2}]"),
-    Format("generic", "{% if tools %} </think>", LP1, f"{L1}\n{L2}", THINK),
+    Format("generic", "{% if tools %}", f"```json\n{L1}\n```", f"[{L1}, {L2}]",
+           loose=("one", "two")),
+    Format("generic", "{% if tools %} </think>", LP1, f"{L1}\n{L2}", THINK, loose=("one",)),
 ]  # fmt: skip

@@ -38,7 +38,13 @@ def _formatted(style: Style, rules: Rules, wanted: Wanted) -> str:
     if len(style.wrappers) > 1:
         start, end = (quoted(text) for text in style.wrappers[:2])
         body = f"({BLANK} {start})? {body} ({end})?"
-    return body
+    return f"{body} {_ends(style)}"
+
+
+def _ends(style: Style) -> str:
+    """Markers that may stand behind everything."""
+    wrappers = " | ".join(quoted(text) for text in style.wrappers)
+    return f"({wrappers})? ({wrappers})?" if wrappers else ""
 
 
 def _calls(style: Style, rules: Rules, wanted: Wanted) -> str:
@@ -48,19 +54,24 @@ def _calls(style: Style, rules: Rules, wanted: Wanted) -> str:
     bodies = style.syntaxes[0].bodies(rules, wanted.callable, many=wanted.many)
     opener, body = next(iter(bodies.items()))
     call = f"{quoted(opener)} {body}" if opener else body
-    return f"({BLANK} {call})+ {BLANK}" if wanted.many else f"{BLANK} {call} {BLANK}"
+    calls = f"({BLANK} {call})+" if wanted.many else f"{BLANK} {call}"
+    return f"{calls} {BLANK} {_ends(style)}"
 
 
 def _free(style: Style, rules: Rules, wanted: Wanted) -> str:
     """Any text, in which every call that begins must be one."""
     if not style.syntaxes:
         return ""
-    bodies = style.syntaxes[0].bodies(rules, wanted.callable, many=wanted.many)
-    calls = [f"{rules.until(opener)} {body}" for opener, body in bodies.items() if opener]
+    calls = [
+        f"{rules.until(opener)} {body}"
+        for syntax in style.syntaxes
+        for opener, body in syntax.bodies(rules, wanted.callable, many=wanted.many).items()
+        if opener
+    ]
     if not calls:
         return ""
     one = _either(calls)
-    return f"({one})* {ANY}" if wanted.many else f"(({one}) {BLANK} | {ANY})"
+    return f"({one})* {ANY}" if wanted.many else f"(({one}) {BLANK} {_ends(style)} | {ANY})"
 
 
 def _either(choices: Sequence[str]) -> str:

@@ -11,6 +11,8 @@ from localrun.output.syntax.base import Reading
 from localrun.output.syntax.json_calls import JsonCalls, ObjectReader
 from localrun.output.tape import Steps
 
+_FENCES = ("```json", "```tool_call", "```tool_code", "```\n{", "```\n[")
+
 
 @dataclass(frozen=True, slots=True)
 class BareJson:
@@ -21,7 +23,7 @@ class BareJson:
     """
 
     arguments_key: str = "arguments"
-    openers: tuple[str, ...] = ("\n{", "\n[", "```")
+    openers: tuple[str, ...] = ("\n{", "\n[", *_FENCES)
     starts: tuple[str, ...] = ("{", "[")
     markers: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
@@ -29,12 +31,12 @@ class BareJson:
     def read(self, reading: Reading, opener: str) -> Steps[None]:
         """See `Syntax`."""
         tape = reading.tape
-        if opener != "```":
+        is_fence = opener.startswith("```")
+        if opener[-1:] in {"{", "["}:
             tape.back(1)
             opener = opener[:-1]
         tape.record(opener)
-        if opener:
-            yield from self._fence(reading)
+        yield from tape.blank()
         is_array = yield from tape.literal("[")
         n_calls = 0
         while True:
@@ -49,14 +51,9 @@ class BareJson:
             else:
                 n_calls += 1
                 tape.record()
-        yield from self._end(reading, n_calls, "]" if is_array else "", opener)
+        yield from self._end(reading, n_calls, "]" if is_array else "", is_fence=is_fence)
 
-    def _fence(self, reading: Reading) -> Steps[None]:
-        """Take what stands between a code fence and the code."""
-        yield from reading.tape.one_of(("json", "tool_call", "tool_code"))
-        yield from reading.tape.blank()
-
-    def _end(self, reading: Reading, n_calls: int, bracket: str, fence: str) -> Steps[None]:
+    def _end(self, reading: Reading, n_calls: int, bracket: str, *, is_fence: bool) -> Steps[None]:
         """Take what closes the calls; what else has been taken is content."""
         tape = reading.tape
         if not n_calls:
@@ -65,7 +62,7 @@ class BareJson:
         text = tape.recorded()
         if bracket and (yield from tape.literal(bracket)):
             text = ""
-        if fence == "```":
+        if is_fence:
             yield from tape.blank()
             yield from tape.literal("```")
         if text.strip():

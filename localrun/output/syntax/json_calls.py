@@ -22,6 +22,7 @@ class JsonCalls:
         name_key: Key of the tool's name in a grammar; empty where the name itself is the key.
         arguments_key: Key of the arguments in a grammar.
         is_array: The format is an array even for one call.
+        repeats: Objects may follow each other without an array around them.
         id_key: A key with a running number that the format begins an object with.
     """
 
@@ -30,6 +31,7 @@ class JsonCalls:
     name_key: str = "name"
     arguments_key: str = "arguments"
     is_array: bool = False
+    repeats: bool = False
     id_key: str = ""
     starts: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
@@ -71,7 +73,7 @@ class JsonCalls:
         one = rules.add(
             "call", " | ".join(self._object(rules, tools, name) for name in tools.names)
         )
-        body = one
+        body = f"{one} ({BLANK} {one})*" if self.repeats and many else one
         if self.is_array:
             more = rf' ("," {BLANK} {one})*' if many else ""
             body = f'"[" {BLANK} {one}{more} {BLANK} "]"'

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from localrun.output.calls import Call, Tools
 from localrun.output.grammar.braced import braced
 from localrun.output.grammar.rules import BLANK, Rules, quoted
-from localrun.output.syntax.base import Reading, Syntax, nowhere
+from localrun.output.syntax.base import Reading, Syntax
 from localrun.output.syntax.json_calls import MAX_NAME
 from localrun.output.tape import Steps, markers_of
 
 QUOTES = ('"', "'")
-_NAME = re.compile(r"(?:[^<>]*<[^<>]*>)?\s*(?:functions\.)?([^\s\[\]{}<>()`]+?)(?::[0-9]+)?\s*")
+_NAME = re.compile(r"[^\s\[\]{}<>()`\"]+")
+_ID = re.compile(r"\s*[\w-]+\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +25,10 @@ class NamedCalls:
         closers: Markers behind the arguments.
         before_name: What a grammar puts before the name.
         after_name: What it puts behind the name; the first of `name_ends` if empty.
+        id_end: An id of the model's stands before the name, and this between them.
         numbered: A text and a number stand behind the name.
         before_close: What a grammar puts between the arguments and the closer.
         sections: Markers around all calls of an answer.
-        name: Finds the name, as its group 1, in what stands before the end of the name.
         quotes: What strings in the arguments stand in.
         otherwise: Reads what stands behind an opener if that begins with a bracket.
     """
@@ -38,9 +39,9 @@ class NamedCalls:
     before_name: str = ""
     after_name: str = ""
     before_close: str = ""
+    id_end: str = ""
     numbered: str = ""
     sections: tuple[str, ...] = ()
-    name: "re.Pattern[str]" = _NAME
     quotes: tuple[str, ...] = QUOTES
     otherwise: Syntax | None = None
     starts: tuple[str, ...] = ()
@@ -75,11 +76,29 @@ class NamedCalls:
         if end == "{":
             tape.back(1)
         if end in self.name_ends[1:] and end != "{":
-            end = yield from tape.short(markers_of(self.name_ends[0]), nowhere, MAX_NAME)
+            end = yield from self._skip_id(reading)
         if not end:
             return ""
-        found = self.name.fullmatch("".join(parts))
-        return found.group(1) if found else ""
+        return self._bare("".join(parts))
+
+    def _bare(self, text: str) -> str:
+        """The name alone; empty if `text` is none."""
+        text = text.strip()
+        if self.id_end:
+            before, _, text = text.partition(self.id_end)
+            if not _ID.fullmatch(before):
+                return ""
+        text = text.removeprefix(self.before_name)
+        if self.numbered:
+            name, _, number = text.rpartition(self.numbered)
+            text = name if number.isdigit() else text
+        return text if _NAME.fullmatch(text) else ""
+
+    def _skip_id(self, reading: Reading) -> Steps[str]:
+        """Take an id behind the name and the marker behind it; empty if there is none."""
+        parts: list[str] = []
+        end = yield from reading.tape.short(markers_of(self.name_ends[0]), parts.append, MAX_NAME)
+        return end if _ID.fullmatch("".join(parts)) else ""
 
     def _arguments(self, reading: Reading, call: Call) -> Steps[None]:
         tape = reading.tape
@@ -115,14 +134,21 @@ class NamedCalls:
         whole = f"{BLANK} {one}{more} {BLANK} {quoted(self.sections[1])}"
         return {self.sections[0]: whole}
 
+    def _id(self) -> str:
+        """The grammar of an id that a model may put behind the name."""
+        markers = [end for end in self.name_ends[1:] if end[0] == "["]
+        return f"{quoted(markers[0])} /[a-zA-Z0-9]{{9}}/" if markers else ""
+
     def _call(self, rules: Rules, tools: Tools, name: str) -> str:
         quote, schema = self.quotes[0], tools.parameters(name)
         after = self.after_name or self.name_ends[0]
         parts = [quoted(self.before_name + name)]
         if self.numbered:
             parts.append(f"{quoted(self.numbered)} /[0-9]{{1,3}}/")
+        if self.id_end:
+            parts.insert(0, rf"/[\w-]{{1,40}}/ {quoted(self.id_end)}")
         if after != "{":
-            parts.append(quoted(after))
+            parts.append(f"({self._id()})? {quoted(after)}" if self._id() else quoted(after))
         if quote == '"':
             parts.append(rules.arguments(tools, name))
         else:

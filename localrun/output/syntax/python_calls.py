@@ -113,13 +113,18 @@ class PythonCalls:
     def bodies(self, rules: Rules, tools: Tools, *, many: bool) -> dict[str, str]:
         """See `Syntax`."""
         one = rules.add("call", " | ".join(self._one(rules, tools, name) for name in tools.names))
-        more = f" (/, ?/ {one})*" if many else ""
+        separator = "/, ?/" if self.is_list else BLANK
+        more = f" ({separator} {one})*" if many else ""
         body = f'"[" {one}{more} "]"' if self.is_list else f"{one}{more}"
         if self.closers:
             body = f"{body} {BLANK} {quoted(self.closers[0])}"
         if not self.openers:
             return {"": body}
-        return dict.fromkeys(self.openers, f"{BLANK} {body}")
+        body = f"{BLANK} {body}"
+        if self.otherwise is not None:
+            json = self.otherwise.bodies(rules, tools, many=many)
+            body = f"({body} | {next(iter(json.values()))})"
+        return dict.fromkeys(self.openers, body)
 
     def _one(self, rules: Rules, tools: Tools, name: str) -> str:
         arguments = [

@@ -29,7 +29,7 @@ class Tags:
         key: Before the name of an argument.
         key_end: Behind it.
         value: Ends what stands between that and the value; empty where nothing does.
-        call_rest: What a grammar puts behind that, up to the arguments; `value` ends it.
+        call_id: Stands, with a number and `value` behind it, between the name and the arguments.
         value_end: Behind the value; `{}` in it is the name of the argument.
     """
 
@@ -40,7 +40,7 @@ class Tags:
     key_end: str
     value: str
     value_end: str
-    call_rest: str = ""
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,10 @@ class TaggedCalls:
         return {o: alone if o == self.tags.call else body for o in self.openers}
 
     def _call(self, rules: Rules, tools: Tools, name: str) -> str:
-        parts = [quoted(name + self.tags.call_name_end + self.tags.call_rest)]
+        tags = self.tags
+        parts = [quoted(name + tags.call_name_end + tags.call_id)]
+        if tags.call_id:
+            parts.append(f"/[0-9]{{1,3}}/ {quoted(chr(34) + tags.value)}")
         for parameter in parameters_of(tools.parameters(name)):
             argument = rules.add("argument", self._argument(rules, parameter))
             parts.append(argument if parameter.is_required else f"({argument})?")
@@ -125,7 +128,7 @@ class TaggedCalls:
     def _argument(self, rules: Rules, parameter: Parameter) -> str:
         """The grammar of one argument."""
         tags = self.tags
-        kind = min(parameter.types, default="object")
+        kind = min(parameter.types, default="object").replace("integer", "number")
         sign = self.string_sign if parameter.is_text else self.json_sign.format(kind)
         head = f"{BLANK} {quoted(tags.key + parameter.key + tags.key_end + sign)}"
         if tags.value:
@@ -178,7 +181,7 @@ class CallReader:
         tags = self._tags
         if tags.call_name_end:
             text = yield from self._short((tags.call_name_end,))
-            if text and tags.call_rest and not (yield from self._short((tags.value,))):
+            if text and tags.call_id and not (yield from self._short((tags.value,))):
                 return ""
         else:
             text = yield from self._reading.tape.word(_UNTIL_TAG, MAX_NAME)

@@ -1,0 +1,209 @@
+"""Grammars, held by the genuine llguidance over a vocabulary of bytes, token by token."""
+
+import json
+
+import jsonschema
+import pytest
+from llguidance import LLMatcher
+
+from localrun.output.family import family_of
+from tests.output.formats import FORMATS, TOOLS, WEATHER_SCHEMA, Format
+from tests.output.holding import TOKENIZER, matcher, refused_at, walk
+from tests.output.reading import calls, is_coherent, read
+
+PLAIN = family_of(jinja=None, go=None, architecture="")
+QWEN3 = next(f for f in FORMATS if f.name == "qwen3").family
+HERMES = next(f for f in FORMATS if f.name == "hermes").family
+HELD = [f for f in FORMATS if f.name != "generic"]
+FREE = {"llama3", "llama4", "generic"}
+"""Families whose calls nothing marks: without a choice they are not held."""
+
+each_held = pytest.mark.parametrize("fmt", HELD, ids=lambda f: f"{f.name}-{f.one[:14]}")
+
+
+def answer(fmt: Format, text: str) -> str:
+    return (fmt.thought or "") + text.removesuffix("<|call|>")  # an end token, without text
+
+
+@each_held
+@pytest.mark.parametrize("choice", ["required", "name:get_weather", "auto"])
+def test_own_calls_of_a_family_pass(fmt: Format, choice: str) -> None:
+    grammar = fmt.family.grammar(format=None, tools=TOOLS, tool_choice=choice)
+    for name in ("one", "two"):
+        text = getattr(fmt, name)
+        if text and name not in fmt.loose:
+            assert refused_at(grammar, answer(fmt, text)) is None
+
+
+@each_held
+def test_words_and_then_a_call_pass_where_the_model_may_choose(fmt: Format) -> None:
+    grammar = fmt.family.grammar(format=None, tools=TOOLS)
+    if fmt.name != "harmony":  # there words for the reader come before a call or in `final`
+        assert refused_at(grammar, answer(fmt, fmt.words.removesuffix(">>>"))) is None
+    if fmt.name not in FREE:
+        assert refused_at(grammar, answer(fmt, fmt.words + fmt.one)) is None
+
+
+@each_held
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("get_weather", "get_money"), ("city", "town"), ("3", "three")]
+)
+@pytest.mark.parametrize("choice", ["required", "auto"])
+def test_call_of_no_tool_or_with_wrong_arguments_is_refused(
+    fmt: Format, right: str, wrong: str, choice: str
+) -> None:
+    if choice == "auto" and fmt.name in FREE:
+        pytest.skip("nothing marks its calls")
+    grammar = fmt.family.grammar(format=None, tools=TOOLS, tool_choice=choice)
+    refused = refused_at(grammar, answer(fmt, fmt.one.replace(right, wrong)))
+    assert refused is not None
+    assert refused != "the end"
+
+
+@each_held
+def test_words_are_refused_where_a_call_is_required(fmt: Format) -> None:
+    grammar = fmt.family.grammar(format=None, tools=TOOLS, tool_choice="required")
+    assert refused_at(grammar, answer(fmt, fmt.words)) is not None
+
+
+@pytest.mark.parametrize("choice", ["required", "auto"])
+@pytest.mark.parametrize("fmt", [f for f in HELD if f.two], ids=lambda f: f.name)
+def test_second_call_is_refused_where_one_is_wanted(fmt: Format, choice: str) -> None:
+    if choice == "auto" and fmt.name in FREE:
+        pytest.skip("nothing marks its calls")
+    grammar = fmt.family.grammar(
+        format=None, tools=TOOLS, tool_choice=choice, parallel_tool_calls=False
+    )
+    if "one" not in fmt.loose:
+        assert refused_at(grammar, answer(fmt, fmt.one)) is None
+    assert refused_at(grammar, answer(fmt, fmt.two)) is not None
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f"{f.name}-{f.one[:14]}")
+@pytest.mark.parametrize("opened", [False, True])
+def test_format_is_held_behind_the_reasoning(fmt: Format, opened: bool) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    family, head = fmt.family, fmt.thought or ""
+    if opened:
+        if not fmt.prompt_open:
+            pytest.skip("its prompts never open the reasoning")
+        head = "Hm." + head.partition("Hm.")[2]
+    grammar = family.grammar(format=schema, is_open=opened)
+    start, end = fmt.words.removesuffix("\n>>>").split("Well.")
+    start = start.replace("commentary", "final")
+    end = "" if fmt.name == "harmony" else end
+    assert refused_at(grammar, f'{head}{start}{{"n": 3}}{end}') is None
+    assert refused_at(grammar, f'{head}{start}{{"n": "3"}}{end}') is not None
+    assert refused_at(grammar, f"{head}{fmt.words}") is not None
+
+
+def test_format_is_held_at_once_where_the_model_does_not_reason() -> None:
+    grammar = QWEN3.grammar(format="json", think=False)
+    assert refused_at(grammar, '{"a": [1, {}]}') is None
+    assert refused_at(grammar, "<think>") == "<think>"
+    assert refused_at(grammar, "[1]") == "[1]"
+
+
+def test_format_beside_tools_is_either_the_one_or_the_other() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    grammar = HERMES.grammar(format=schema, tools=TOOLS)
+    assert refused_at(grammar, '{"n": 1}') is None
+    assert (
+        refused_at(grammar, '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>') is None
+    )
+    assert refused_at(grammar, "Well.") == "Well."
+
+
+@pytest.mark.parametrize("family", [PLAIN, HERMES, QWEN3])
+def test_nothing_wanted_is_no_grammar(family) -> None:
+    assert family.grammar(format=None) == ""
+    assert family.grammar(format=None, tools=TOOLS, tool_choice="none") == ""
+
+
+ORDINARY = {
+    "pydantic": {
+        "$defs": {
+            "Kind": {"enum": ["cat", "dog"], "title": "Kind", "type": "string"},
+            "Toy": {
+                "properties": {"name": {"minLength": 1, "type": "string"}},
+                "required": ["name"],
+                "title": "Toy",
+                "type": "object",
+            },
+        },
+        "additionalProperties": False,
+        "properties": {
+            "name": {"maxLength": 9, "pattern": "^[A-Z][a-z]*$", "type": "string"},
+            "age": {"anyOf": [{"minimum": 0, "type": "integer"}, {"type": "null"}]},
+            "kind": {"$ref": "#/$defs/Kind"},
+            "toys": {"items": {"$ref": "#/$defs/Toy"}, "maxItems": 2, "type": "array"},
+            "born": {"format": "date-time", "type": "string"},
+            "file": {"format": "binary", "type": "string"},
+            "home": {"format": "uri", "type": "string", "default": "http://a"},
+        },
+        "required": ["name", "age", "kind"],
+        "title": "Pet",
+        "type": "object",
+    },
+    "zod": {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "properties": {
+            "shape": {
+                "oneOf": [
+                    {"type": "object", "properties": {"t": {"const": "dot"}}, "required": ["t"]},
+                    {"type": "object", "properties": {"t": {"const": "box"}}, "required": ["t"]},
+                ]
+            },
+            "tags": {
+                "type": "object",
+                "propertyNames": {"type": "string"},
+                "additionalProperties": {"type": "string"},
+            },
+            "email": {"type": "string", "format": "email"},
+            "pair": {"type": "array", "prefixItems": [{"type": "string"}, {"type": "number"}]},
+        },
+        "required": ["shape"],
+        "additionalProperties": False,
+    },
+}
+
+
+@pytest.mark.parametrize("schema", ORDINARY.values(), ids=ORDINARY)
+def test_schemas_of_the_usual_libraries_are_held(schema) -> None:
+    grammar = PLAIN.grammar(format=schema)
+    for seed in range(12):
+        text = walk(grammar, seed)
+        jsonschema.validate(json.loads(text), schema)
+
+
+def test_random_walk_under_a_required_call_is_a_valid_call() -> None:
+    for fmt in HELD:
+        grammar = fmt.family.grammar(
+            format=None, tools=TOOLS[:1], tool_choice="required", think=False
+        )
+        text = walk(grammar, 5)
+        pieces = read(fmt.family, text, 7, prompt=fmt.prompt)
+        assert is_coherent(pieces)
+        for name, arguments in calls(pieces):
+            assert name == "get_weather"
+            jsonschema.validate(arguments, WEATHER_SCHEMA)
+
+
+def test_schema_that_cannot_be_held_is_llguidances_own_error() -> None:
+    grammar = PLAIN.grammar(format={"type": "object", "not": {"required": ["a"]}})
+    assert 'Unimplemented keys: ["not"]' in LLMatcher(TOKENIZER, grammar, log_level=0).get_error()
+
+
+def test_tool_whose_schema_cannot_be_held_is_held_as_far_as_it_can_be() -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"a": {"type": "array", "uniqueItems": True, "items": {"type": "integer"}}},
+        "required": ["a"],
+    }
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    grammar = HERMES.grammar(format=None, tools=[tool], tool_choice="required")
+    matcher(grammar)
+    assert (
+        refused_at(grammar, '<tool_call>{"name": "f", "arguments": {"a": [1]}}</tool_call>') is None
+    )
