@@ -4,6 +4,7 @@ import secrets
 import string
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import cast
 
 from localrun.messages import End, Logprob
 from localrun.server.ask import Answer
@@ -62,14 +63,16 @@ def sum_usage(usages: Sequence[Mapping[str, object]]) -> dict[str, object]:
     total: dict[str, object] = {}
     for usage in usages:
         for name, value in usage.items():
-            if isinstance(value, dict):
-                before = total.get(name)
-                total[name] = sum_usage([before, value] if isinstance(before, dict) else [value])
-            elif isinstance(value, int):
-                before = total.get(name, 0)
-                assert isinstance(before, int)
-                total[name] = before + value
+            total[name] = _sum(total.get(name), value)
     return total
+
+
+def _sum(before: object, value: object) -> object:
+    """Two counts, or two objects of counts."""
+    if isinstance(value, dict):
+        both = (cast("dict[str, object]", before or {}), cast("dict[str, object]", value))
+        return sum_usage(both)
+    return cast("int", before or 0) + cast("int", value)
 
 
 def text_of(piece: bytes) -> str:
