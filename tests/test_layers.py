@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "system": VOCABULARY,
     "llama": VOCABULARY,
     "hardware": VOCABULARY,
-    "store": VOCABULARY | {"hardware", "config", "system"},
+    "store": VOCABULARY | {"hardware", "config", "system", "modelfile"},
     "text": VOCABULARY | {"system", "llama", "gotemplate"},
     "runner": VOCABULARY | {"system", "llama"},
     "backends": VOCABULARY | {"config", "system", "hardware"},
