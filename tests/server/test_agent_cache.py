@@ -6,7 +6,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from localrun.backends.llamacpp import RUNNER_MODULE
+from localrun.backends.early import RUNNER_MODULE
 from tests.fakes import transcripts
 from tests.fakes.stored import store_model
 from tests.fakes.tinygguf import make_tiny

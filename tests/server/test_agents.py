@@ -1,7 +1,9 @@
 """What is mended in the prompts of agents, and what is not."""
 
 import itertools
+import json
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ HEAD = "x-anthropic-billing-header: cc_version=2.1.37.0d9; cc_entrypoint=cli; cc
 CLAUDE = "You are Claude Code, Anthropic's official CLI for Claude."
 
 
-def tool(name: str, **properties: str) -> dict[str, object]:
+def tool(name: str, **properties: str) -> dict[str, Any]:
     schema = {"type": "object", "properties": {k: {"type": v} for k, v in properties.items()}}
     return {"type": "function", "function": {"name": name, "parameters": schema}}
 
@@ -60,9 +62,8 @@ def test_a_known_set_of_tools_is_rendered_as_it_was_the_first_time():
     first = (tool("b", x="string", y="number"), tool("a"))
     later = (tool("a"), tool("b", y="number", x="string"))
     assert agents.normalise((), first, scope="s")[1] == first
-    names = [list(t["function"]["parameters"]["properties"]) for t in first]
-    found = agents.normalise((), later, scope="s")[1]
-    assert [list(t["function"]["parameters"]["properties"]) for t in found] == names
+    # Equal dictionaries may differ in the order of their keys, which the template shows.
+    assert json.dumps(agents.normalise((), later, scope="s")[1]) == json.dumps(first)
 
 
 @pytest.mark.parametrize(

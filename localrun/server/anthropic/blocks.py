@@ -141,7 +141,7 @@ def _read_call(gathered: _Gathered, block: _Block) -> None:
     for field_name, value in (("id", call_id), ("name", name)):
         if not value:
             raise BadRequest(f"tool_use block missing required '{field_name}' field")
-    arguments = block.get("input") or {}
+    arguments: object = block.get("input") or dict[str, object]()
     if not isinstance(arguments, dict):
         raise BadRequest(f"the input of tool_use {call_id} must be an object")
     gathered.names[call_id] = name

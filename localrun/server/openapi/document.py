@@ -56,7 +56,7 @@ def make_document() -> bytes:
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
                 "description": "Ollama's API, OpenAI's and Anthropic's, and what is our own.",
             },
-            "security": [{}, {"bearer": []}, {"header": []}],
+            "security": [{}, *({name: list[str]()} for name in keys)],
             "paths": paths,
             "components": {"schemas": schemas, "securitySchemes": keys},
         }
@@ -73,7 +73,7 @@ def _described(operation: Operation) -> dict[str, object]:
         found["parameters"] = parameters
     if takes := operation.takes:
         is_json = takes in SCHEMAS or takes == "CountTokensRequest"
-        content = {JSON: {"schema": _link(takes)}} if is_json else {takes: {}}
+        content: dict[str, object] = {JSON: {"schema": _link(takes)}} if is_json else {takes: {}}
         found["requestBody"] = {"required": True, "content": content}
     return found
 

@@ -1,6 +1,7 @@
 """The events and the messages that are written, put together again by their reader."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,8 @@ def events(*records: bytes):
 
 def put_together(found):
     """The content blocks of a stream, as a client accumulates them."""
-    blocks, is_open = [], False
+    blocks: list[dict[str, Any]] = []
+    is_open = False
     for name, data in found:
         match name:
             case "content_block_start":
