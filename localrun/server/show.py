@@ -6,9 +6,10 @@ Source: Ollama's `GetModelInfo`, `Model.String` and its show command.
 import json
 import struct
 
-from localrun.gguf import Header, ModelInfo, open_header
+from localrun.gguf import Header, ModelInfo, join_headers, open_header
 from localrun.scheduler.scheduler import RunnerStatus
 from localrun.server.shelf import capabilities
+from localrun.server.templates import template_of
 from localrun.server.wire import local_time, local_time_of
 from localrun.store.describe import modelfile_of
 from localrun.store.library import StoredModel
@@ -80,8 +81,9 @@ def show_model(
         BadModelFile: If the file is damaged.
         OSError: If it cannot be read.
     """
-    header = open_header(model.model_paths[0], keep_arrays=verbose)
-    template = model.chat_template or model.template or header.info.chat_template or ""
+    headers = [open_header(path, keep_arrays=verbose) for path in model.model_paths]
+    header, info = headers[0], join_headers(headers)
+    template = template_of(model, info).text or ""
     system = system or model.system or ""
     shown: dict[str, object] = {
         "license": "\n".join(model.licenses),
@@ -95,24 +97,37 @@ def show_model(
         **{name: value for name, value in shown.items() if value},
         "details": details_of(model),
         **({"messages": list(model.messages)} if model.messages else {}),
-        "model_info": model_info(header) | ({"general.basename": basename} if basename else {}),
+        "model_info": {
+            **model_info(header, info),
+            **({"general.basename": basename} if basename else {}),
+        },
+        **_projector(model, verbose=verbose),
         "tensors": [
             {"name": tensor.name, "type": tensor.type, "shape": list(tensor.shape)}
+            for header in headers
             for tensor in header.tensors
         ],
-        "capabilities": capabilities(model, header.info),
+        "capabilities": capabilities(model, info),
         "modified_at": local_time(model.modified_at),
     }
 
 
-def model_info(header: Header) -> dict[str, object]:
+def _projector(model: StoredModel, *, verbose: bool) -> dict[str, object]:
+    """The metadata of what lets the model see, where it has that."""
+    if not model.projector_paths:
+        return {}
+    header = open_header(model.projector_paths[0], keep_arrays=verbose)
+    return {"projector_info": model_info(header, header.info)}
+
+
+def model_info(header: Header, info: ModelInfo) -> dict[str, object]:
     """The header's metadata, without name and template; arrays that were not kept are null."""
     found: dict[str, object] = {
         key: _shortest(value) if isinstance(value, float) else value
         for key, value in header.metadata.items()
         if key not in _HIDDEN
     }
-    found["general.parameter_count"] = header.info.n_params
+    found["general.parameter_count"] = info.n_params
     return dict(sorted(found.items()))
 
 

@@ -2,14 +2,16 @@
 
 import json
 import threading
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
 
 from localrun.errors import Cancelled, DiskFull
+from localrun.server.show import show_model
 from localrun.store.pull import PullEvent
 from tests.fakes.stored import store_model
-from tests.fakes.tinygguf import make_tiny
+from tests.fakes.tinygguf import make_tiny, shard_paths
 from tests.server.conftest import running
 
 
@@ -224,3 +226,18 @@ def test_a_running_pull_does_not_hold_up_the_end(home):
             rest = list(lines)[-1]
         assert "shutting down" in rest or "cancelled" in rest
         assert fake.ended.wait(10.0)
+
+
+def test_a_model_in_shards_is_shown_whole(tmp_path):
+    first = make_tiny(tmp_path / "split.gguf", shards=2)
+    shards = shard_paths(first)
+    whole = make_tiny(tmp_path / "whole.gguf")
+    one = store_model(tmp_path / "models", "whole", whole)
+    split = replace(one, model_paths=shards)
+    shown, expected = (
+        json.loads(json.dumps(show_model(model, system="", verbose=True))) for model in (split, one)
+    )
+    assert len(shards) == 2
+    assert sorted(map(str, shown["tensors"])) == sorted(map(str, expected["tensors"]))
+    count = "general.parameter_count"
+    assert shown["model_info"][count] == expected["model_info"][count]

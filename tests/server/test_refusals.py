@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from localrun.config import Settings
-from localrun.server.answers import Call, Endpoint
+from localrun.server.answers import Call, Endpoint, Scope
 from localrun.server.rooms import make_rooms
 
 NOT_FOUND = {
@@ -201,12 +201,12 @@ async def broken(call: Call) -> None:
 
 def test_an_unexpected_error_is_one_line_and_no_hung_client(models):
     rooms = make_rooms(Settings(home=models, models=models / "models"))
-    sent: list[dict] = []
+    sent: list[Scope] = []
 
-    async def receive() -> dict:
+    async def receive() -> Scope:
         return {"type": "http.request"} if not sent else {"type": "http.disconnect"}
 
-    async def send(message: dict) -> None:
+    async def send(message: Scope) -> None:
         sent.append(message)
 
     scope = {"method": "POST", "path": GENERATE, "headers": []}
