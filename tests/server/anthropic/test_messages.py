@@ -82,3 +82,47 @@ def test_an_error_in_mid_stream_is_an_event(client):
     found = events(client.post(MESSAGES, json=request).content)
     assert [name for name, _ in found][-2:] == ["content_block_delta", "error"]
     assert found[-1][1]["error"]["message"] == "the decode failed"
+
+
+WEATHER = {
+    "name": "weather",
+    "description": "The weather of a city.",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+SAID = [
+    "<think>\nHm, ", "Rome.\n</think>\n\n", "Let me see.\n", "<tool_call>\n", '{"name": "weather",',
+    ' "arguments": {"city": ', '"Rome"}}\n</tool_call>',
+]  # fmt: skip
+
+
+def test_reasoning_words_and_calls_are_blocks_streamed_or_not(client):
+    request = body(*SAID, model="thinker", tools=[WEATHER], max_tokens=7)
+    whole = client.post(MESSAGES, json=request).json()
+    thinking, words, call = whole["content"]
+    assert (thinking["type"], thinking["thinking"].strip()) == ("thinking", "Hm, Rome.")
+    assert (words["type"], words["text"].strip()) == ("text", "Let me see.")
+    assert (call["type"], call["name"], call["input"]) == ("tool_use", "weather", {"city": "Rome"})
+    found = events(client.post(MESSAGES, json={**request, "stream": True}).content)
+    streamed = put_together(found)
+    assert [block["type"] for block in streamed] == ["thinking", "text", "tool_use"]
+    assert streamed[0]["thinking"] == thinking["thinking"]
+    assert streamed[1]["text"] == words["text"]
+    assert json.loads(streamed[2]["json"]) == {"city": "Rome"}
+    assert streamed[2]["id"] != call["id"]
+
+
+def test_what_a_tool_found_is_part_of_the_next_prompt(client):
+    call = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {"city": "Rome"}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "sunny"}
+    turns = [
+        {"role": "user", "content": "Rome?"},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [result]},
+    ]
+    counts = [
+        client.post(
+            COUNT, json={"model": "thinker", "messages": turns[:n], "tools": [WEATHER]}
+        ).json()["input_tokens"]
+        for n in (1, 2, 3)
+    ]
+    assert counts[0] < counts[1] < counts[2]
