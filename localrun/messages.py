@@ -224,6 +224,7 @@ class Load(Frame, frozen=True):
             in these numbers, for the load and for every context it opens later.
         adapts_threads: Use fewer threads while another program takes their cores.
         embeds: The model only turns texts into vectors: no pool, the embedding context at once.
+        adapters: LoRA files to lay over the weights.
     """
 
     paths: tuple[str, ...]
@@ -245,6 +246,7 @@ class Load(Frame, frozen=True):
     compute_bytes: dict[str, int] = {}
     adapts_threads: bool = True
     embeds: bool = False
+    adapters: tuple[str, ...] = ()
 
 
 class MemoryGranted(Frame, frozen=True):

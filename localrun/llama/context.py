@@ -114,11 +114,22 @@ class Context:
         self._rows_with_logits: frozenset[int] = frozenset()
         self._abort = ctypes.create_string_buffer(b"0")
         self._install_abort()
+        self._apply(model.adapters)
 
     @property
     def pointer(self) -> Any:
         """llama.cpp's context, for the other files of this room."""
         return self._pointer
+
+    def _apply(self, adapters: list[Any]) -> None:
+        """Lay the model's adapters over its weights, each at its full strength."""
+        if not adapters:
+            return
+        low, n = self._engine.low, len(adapters)
+        pointers = (low.llama_adapter_lora_p_ctypes * n)(*adapters)
+        scales = (ctypes.c_float * n)(*[1.0] * n)
+        if low.llama_set_adapters_lora(self._pointer, pointers, n, scales):
+            raise RunnerFailed("llama.cpp does not take the adapter")
 
     def decode(self, batch: Batch) -> Decoded:
         """Run the batch through the model. Gives the interpreter's lock away meanwhile.

@@ -16,6 +16,7 @@ class Model:
     """Weights in memory and their vocabulary. Contexts on it must be closed before it.
 
     Attributes:
+        adapters: llama.cpp's LoRA adapters, which every context on the model applies.
         pooling: The way that the GGUF says to pool embeddings, in llama.cpp's numbers; 0 if unsaid.
         is_causal: Tokens see only what came before.
     """
@@ -23,6 +24,7 @@ class Model:
     def __init__(self, pointer: Any) -> None:
         low = native().low
         self._pointer = pointer
+        self.adapters: list[Any] = []
         self.vocabulary = Vocabulary(pointer, owned=False)
         self.n_ctx_train: int = low.llama_model_n_ctx_train(pointer)
         self.n_layer: int = low.llama_model_n_layer(pointer)
@@ -74,6 +76,23 @@ class Model:
             low.llama_model_free(pointer)
             raise Unsupported("diffusion models need another way of decoding than localrun has")
         return cls(pointer)
+
+    def adapt(self, path: str) -> None:
+        """Lay a LoRA adapter over the weights; before a context is made, which sizes its graph.
+
+        Raises:
+            BadModelFile: If the file is no adapter, or not of this model.
+        """
+        engine = native()
+        engine.log.errors = []
+        adapter = engine.low.llama_adapter_lora_init(self.pointer, path.encode())
+        if not adapter:
+            why = "; ".join(engine.log.errors) or "no reason was given"
+            raise BadModelFile(
+                f"the adapter does not fit the model: {why}",
+                hint="an adapter belongs to the model that it was trained on",
+            )
+        self.adapters.append(adapter)  # freed with the model
 
     @property
     def pointer(self) -> Any:

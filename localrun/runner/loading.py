@@ -23,15 +23,18 @@ _TEXTS_BESIDE = 8
 
 
 def load_model(load: Load) -> Model:
-    """Load the weights. Raises as `Model.load`."""
+    """Load the weights with their adapters. Raises as `Model.load` and `Model.adapt`."""
     # Masks, log-probabilities and vectors need numpy: imported here, it costs no request 80 ms.
     threading.Thread(target=importlib.import_module, args=("numpy",), daemon=True).start()
-    return Model.load(
+    model = Model.load(
         load.paths,
         n_gpu_layers=load.n_gpu_layers,
         main_gpu=load.main_gpu,
         use_mmap=load.use_mmap,
     )
+    for path in load.adapters:
+        model.adapt(path)
+    return model
 
 
 def make_engine(

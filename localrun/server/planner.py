@@ -1,7 +1,7 @@
 """From a model and the options of a request to the demand on the scheduler."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -101,13 +101,12 @@ class Planner:
         except OutOfMemory:
             placement = self._place(model, info, budget, wish)
         load = load_of(placement, tuple(map(str, model.model_paths)), embeds=info.is_embedder)
+        load, needs = _with_adapters(load, placement.need_bytes, model)
         if options.num_thread > 0:  # who names a number of threads gets that number
             load = msgspec.structs.replace(load, adapts_threads=False)
         asked = options.num_ctx or 0
         window = min(asked, info.n_ctx_train) if info.n_ctx_train else asked
-        return Plan(
-            model.model_digest, info, load, placement.need_bytes, _fixed(options, load), window
-        )
+        return Plan(model.model_digest, info, load, needs, _fixed(options, load), window)
 
     def settle(self, plan: Plan, options: Options, n_prompt: int) -> tuple[int, int]:
         """The window of this request, and what it demands of a runner (0: whatever is loaded).
@@ -163,6 +162,20 @@ def load_of(placement: Placement, paths: tuple[str, ...], *, embeds: bool) -> Lo
     # A runner asks for memory in these; where the placement has one sum only, it is all weights.
     fields.setdefault("weights_bytes", placement.need_bytes)
     return Load(paths, embeds=embeds, **fields)
+
+
+def _with_adapters(
+    load: Load, needs: Mapping[str, int], model: StoredModel
+) -> tuple[Load, dict[str, int]]:
+    """Add the model's adapters, which lie where most of the weights do."""
+    if not model.adapter_paths:
+        return load, dict(needs)
+    weights = dict(load.weights_bytes)
+    device = max(weights, key=lambda name: weights[name], default=CPU)
+    weights[device] = weights.get(device, 0) + model.adapter_bytes
+    paths = tuple(map(str, model.adapter_paths))
+    load = msgspec.structs.replace(load, adapters=paths, weights_bytes=weights)
+    return load, {**needs, device: needs.get(device, 0) + model.adapter_bytes}
 
 
 def _fixed(options: Options, load: Load) -> tuple[tuple[str, object], ...]:

@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 
 from localrun.errors import BadModelFile, ModelNotFound
-from localrun.gguf import ModelInfo, open_model
+from localrun.gguf import ModelInfo, open_header, open_model
 from localrun.messages import Vocab
 from localrun.server.templates import template_of
 from localrun.store.library import Library, StoredModel
@@ -57,7 +57,7 @@ class Shelf:
         info = self._opened.get(model.digest)
         if info is None:
             try:
-                info = await asyncio.to_thread(open_model, model.model_paths)
+                info = await asyncio.to_thread(_open, model)
             except OSError as error:
                 raise BadModelFile(
                     f"the files of {model.name.short()} cannot be read: {error.strerror}",
@@ -67,6 +67,13 @@ class Shelf:
             if len(self._opened) > _MAX_OPENED:
                 self._opened.popitem(last=False)
         return info
+
+
+def _open(model: StoredModel) -> ModelInfo:
+    """Check every file that native code will read."""
+    for path in model.adapter_paths:
+        open_header(path)
+    return open_model(model.model_paths)
 
 
 def vocab_of(model: StoredModel) -> Vocab:

@@ -56,7 +56,8 @@ class StoredModel:
         manifest: Its parts.
         config: Family, size, quantization.
         model_paths: The GGUF file, or all shards in order.
-        model_digest: Digest of the (first) GGUF file; names the weights.
+        model_digest: Names the weights: digest of the (first) GGUF file; with adapters, which make
+            other weights of them, of all these digests.
         template: Go text of a template layer, None without one.
         chat_template: Jinja text for a file that has none of its own, None otherwise.
         system: System message of the model, None without one.
@@ -85,6 +86,11 @@ class StoredModel:
     adapter_paths: tuple[Path, ...] = ()
     projector_paths: tuple[Path, ...] = ()
     draft_paths: tuple[Path, ...] = ()
+
+    @property
+    def adapter_bytes(self) -> int:
+        """What the adapters take beside the weights."""
+        return sum(layer.size for layer in self.manifest.of_type(ADAPTER))
 
     @property
     def parent(self) -> str:
@@ -304,7 +310,7 @@ class Library:
             manifest=manifest,
             config=parse_config(self._small(manifest.config.digest)),
             model_paths=self._paths(manifest, MODEL),
-            model_digest=weights[0].digest,
+            model_digest=_weights_digest(manifest),
             template=self._text(manifest, TEMPLATE),
             chat_template=self._text(manifest, CHAT_TEMPLATE),
             system=self._text(manifest, SYSTEM),
@@ -425,6 +431,13 @@ def hub_name(name: ModelName) -> ModelName | None:
     if name.host != DEFAULT_HOST or name.namespace == DEFAULT_NAMESPACE:
         return None
     return ModelName(name.model, name.tag, name.namespace, HUB_HOST)
+
+
+def _weights_digest(manifest: Manifest) -> str:
+    first, adapters = manifest.of_type(MODEL)[0].digest, manifest.of_type(ADAPTER)
+    if not adapters:
+        return first
+    return digest_of("+".join((first, *(layer.digest for layer in adapters))).encode())
 
 
 def _host_folder(host: str) -> str:

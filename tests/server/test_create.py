@@ -11,6 +11,7 @@ import pytest
 from localrun.gguf import open_header
 from localrun.store.library import Library
 from localrun.store.manifest import PARAMS, SYSTEM
+from tests.fakes.lora import make_adapter
 from tests.fakes.stored import store_model
 from tests.fakes.tinygguf import make_tiny, shard_paths
 from tests.server.conftest import running
@@ -266,6 +267,10 @@ def test_an_adapter_and_a_projector_are_layers_of_their_own(client, put, home, l
     create(client, model="tuned", **{"from": "base"}, adapters={"lora.gguf": put(adapter)})
     model = library.find("tuned")
     assert [path.read_bytes() for path in model.adapter_paths] == [adapter.read_bytes()]
+    assert model.model_digest != library.find("base").model_digest  # a runner of its own
+    body = {"model": "tuned", "prompt": "x", "stream": False}
+    assert client.post("/api/generate", json=body).status_code == 200
+    assert client.get("/api/ps").json()["models"][0]["name"] == "tuned:latest"
     answer = client.post(
         "/api/create",
         json={"model": "t2", "from": "base", "adapters": {"a": put(adapter), "b": put(adapter)}},
@@ -273,22 +278,6 @@ def test_an_adapter_and_a_projector_are_layers_of_their_own(client, put, home, l
     assert (answer.status_code, answer.json()["error"]) == (
         400, "only one adapter is currently supported",
     )  # fmt: skip
-
-
-def make_adapter(path: Path) -> None:
-    import gguf
-    import numpy as np
-
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_type("adapter")
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", 1.0)
-    writer.add_tensor("blk.0.attn_q.weight.lora_a", np.ones((2, 64), np.float32))
-    writer.add_tensor("blk.0.attn_q.weight.lora_b", np.ones((64, 2), np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 # ── refusals ──────────────────────────────────────────────────────────────────────────────────
