@@ -8,6 +8,8 @@ import re
 from localrun.errors import BadRequest
 
 FOREVER = float("inf")
+_MAX_S = ((1 << 63) - 1) / 1e9
+"""What Go's durations can hold."""
 
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 _PART = re.compile(r"(\d+\.?\d*|\.\d+)([^\d.]*)", re.ASCII)
@@ -32,7 +34,7 @@ def parse_keep_alive(value: object) -> float | None:
         seconds = float(value)
     else:
         raise BadRequest(f"Unsupported type: '{_KINDS.get(type(value), type(value).__name__)}'")
-    return FOREVER if seconds < 0 or seconds != seconds else seconds
+    return FOREVER if seconds < 0 or seconds != seconds else min(seconds, _MAX_S)
 
 
 def parse_go_duration(text: str) -> float:
@@ -48,10 +50,19 @@ def parse_go_duration(text: str) -> float:
     while part := _PART.match(body, at):
         number, unit = part.groups()
         if not unit:
-            raise BadRequest(f'time: missing unit in duration "{text}"')
+            raise BadRequest(f"time: missing unit in duration {_quoted(text)}")
         if unit not in _UNITS_S:
-            raise BadRequest(f'time: unknown unit "{unit}" in duration "{text}"')
+            raise BadRequest(f"time: unknown unit {_quoted(unit)} in duration {_quoted(text)}")
         total, at = total + float(number) * _UNITS_S[unit], part.end()
-    if not body or at != len(body):
-        raise BadRequest(f'time: invalid duration "{text}"')
+    if not body or at != len(body) or total > _MAX_S:
+        raise BadRequest(f"time: invalid duration {_quoted(text)}")
     return -total if text.startswith("-") else total
+
+
+def _quoted(text: str) -> str:
+    """As Go's `time` quotes: what is not printable ASCII as bytes."""
+    escaped = (
+        f"\\{chr(byte)}" if byte in b'"\\' else chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}"
+        for byte in text.encode("utf-8", "replace")
+    )
+    return f'"{"".join(escaped)}"'

@@ -29,6 +29,8 @@ def test_every_form_of_ollama_is_read(value, seconds):
         ("m", 'time: invalid duration "m"'),
         ("5m x", 'time: unknown unit "m x" in duration "5m x"'),
         ("5parsec", 'time: unknown unit "parsec" in duration "5parsec"'),
+        ("9999999h", 'time: invalid duration "9999999h"'),
+        ("٣s", r'time: invalid duration "\\xd9\\xa3s"'),
         (True, "Unsupported type: 'bool'"),
         ([], r"Unsupported type: '\[\]interface {}'"),
         ({}, "Unsupported type: 'map"),

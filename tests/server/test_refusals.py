@@ -43,7 +43,7 @@ GENERATE, CHAT = "/api/generate", "/api/chat"
           " of type string")),
         (CHAT, '{"model":"tiny","messages":["hi"]}', 400,
          ("json: cannot unmarshal string into Go struct field ChatRequest.messages"
-          " of type api.Message")),
+          " of type api.Alias")),
         (GENERATE, '{"model":"tiny","images":""}', 400,
          ("json: cannot unmarshal string into Go struct field GenerateRequest.images"
           " of type []api.ImageData")),

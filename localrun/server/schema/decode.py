@@ -160,10 +160,11 @@ class Fields:
         return cast("list[object] | None", self._typed(name, list, go_type))
 
     def ints(self, name: str) -> list[int] | None:
-        """An array of whole numbers."""
+        """An array of whole numbers; a null in it is 0."""
         values = self.array(name, "[]int")
         if values is None:
             return None
+        values = [0 if value is None else value for value in values]
         for value in values:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise self.wrong(name, value, "int")

@@ -127,7 +127,8 @@ def read_chat(body: bytes) -> ChatRequest:
         n_images += len(_images(message))
         return _read_message(message)
 
-    messages = fields.each("messages", "[]api.Message", read_message)
+    fields.array("messages", "[]api.Message")
+    messages = fields.each("messages", "[]api.Alias", read_message)  # Go's name inside its decoder
     return ChatRequest(
         **common,  # type: ignore[arg-type]  # the fields of ModelRequest
         n_images=n_images,
