@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,13 +62,13 @@ def put(client):
     return send
 
 
-def create(client, **body) -> list[dict]:
+def create(client, **body) -> list[dict[str, Any]]:
     answer = client.post("/api/create", json=body)
     assert answer.headers["content-type"] == "application/x-ndjson"
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
-def statuses(records: list[dict]) -> list[str]:
+def statuses(records: list[dict[str, Any]]) -> list[str]:
     """Statuses without their digests, repeated ones once."""
     words = [record.get("status", record.get("error", "")).partition(" sha256:")[0]
              for record in records]  # fmt: skip
