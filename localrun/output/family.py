@@ -2,18 +2,22 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from localrun.errors import TemplateFailed
+from localrun.gotemplate.render import infer_tags
 from localrun.output.calls import Tools
 from localrun.output.channels import HarmonyParser, RecipientParser
-from localrun.output.families import REASONINGS, TOOLS, Layout, Reasons, Row
+from localrun.output.families import TOOLS, Layout, Row
 from localrun.output.grammar.channels import harmony, recipients
 from localrun.output.grammar.compose import compose
 from localrun.output.grammar.wanted import Wanted
 from localrun.output.parser import Style, StyleParser
 from localrun.output.pieces import Parser
+from localrun.output.reasonings import REASONINGS, Reasons
 from localrun.output.syntax.bare_json import BareJson
+from localrun.output.syntax.json_calls import JsonCalls
 
 _TAIL = 200
 _TOKEN = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]|\]<\]\w+\[>\[")
@@ -148,34 +152,56 @@ def family_of(*, jinja: str | None, go: str | None, architecture: str) -> Family
     """
     del architecture
     source = go or jinja or ""
-    reasons = next((row for row in REASONINGS if row.found_in(source)), Reasons())
     row = next((row for row in TOOLS if row.found_in(source)), Row())
-    calls_tools = bool(row.name) or "tools" in source or ".Tools" in source
+    if go is not None and row.layout == "marked":
+        return _of_go(go, row)
+    reasons = next((row for row in REASONINGS if row.found_in(source)), Reasons())
+    calls_tools = bool(row.name) or "tools" in source
     bare = (BareJson(),) if calls_tools else ()
+    name = row.name or ("generic" if calls_tools else "plain")
+    if name == "hermes" and reasons.end:
+        name = "qwen3"
+    switches = _switches(source) if reasons.end else ()
+    return _family(name, reasons, replace(row, syntaxes=row.syntaxes or bare), switches)
+
+
+def _of_go(source: str, row: Row) -> Family:
+    """What a Go template tells: the texts around its reasoning and before its calls."""
+    try:
+        tags = infer_tags(source)
+    except TemplateFailed:  # whoever renders it says so
+        return Family("go", thinks=False, calls_tools=False)
+    start, end = tags.thinking
+    syntaxes = row.syntaxes
+    if not syntaxes and "tools" in tags.names:
+        opener = tags.tool_call
+        closer = f"</{opener[1:]}" if opener[:1] == "<" else ""
+        own = JsonCalls((opener,), (closer,) if closer and closer in source else ())
+        bare = BareJson("parameters" if '"parameters":' in source else "arguments")
+        syntaxes = (bare,) if opener in {"{", "["} else (own, bare)
+    reasons = Reasons(start=start, end=end) if start and end else Reasons()
+    return _family(row.name or "go", reasons, replace(row, syntaxes=syntaxes), ())
+
+
+def _family(name: str, reasons: Reasons, row: Row, switches: tuple[str, ...]) -> Family:
     style = Style(
         reasoning_start=reasons.start,
         reasoning_end=reasons.end,
         wrappers=row.wrappers,
-        syntaxes=row.syntaxes or bare,
+        syntaxes=row.syntaxes,
         calls_end_reasoning=row.calls_end_reasoning,
         reasons_anywhere=reasons.anywhere,
     )
     return Family(
-        name=_name(row, reasons, calls_tools=calls_tools),
+        name=name,
         thinks=bool(reasons.end),
-        calls_tools=calls_tools,
+        calls_tools=bool(row.syntaxes) or row.layout != "marked",
         style=style,
         layout=row.layout,
         reasoning_closing=reasons.closing or reasons.end,
         opened_by=reasons.opened_by or reasons.start,
-        switches=_switches(source) if reasons.end else (),
+        switches=switches,
     )
-
-
-def _name(row: Row, reasons: Reasons, *, calls_tools: bool) -> str:
-    if row.name == "hermes" and reasons.end:
-        return "qwen3"
-    return row.name or ("generic" if calls_tools else "plain")
 
 
 _SWITCHES = tuple(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from localrun.output.family import family_of
 from localrun.output.pieces import CallDone
 from tests.output.formats import FORMATS, PARIS, ROME, Format
 from tests.output.reading import calls, content, is_coherent, read, thinking
@@ -77,3 +78,35 @@ def test_calls_are_words_where_no_tool_was_offered(fmt: Format) -> None:
     pieces = read(fmt.family, fmt.one, 1, prompt=fmt.prompt, tools=[])
     assert not calls(pieces)
     assert "Paris" in content(pieces)
+
+
+GO_QWEN = """{{- range .Messages }}{{ if eq .Role "assistant" }}<|im_start|>assistant
+{{ if .Thinking }}<think>{{ .Thinking }}</think>
+{{ end }}{{ .Content }}{{ if .ToolCalls }}<tool_call>
+{{ range .ToolCalls }}{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}
+{{ end }}</tool_call>{{ end }}{{ end }}{{ end }}{{ .Tools }}"""
+GO_OTHER = GO_QWEN.replace("tool_call>", "my_call>").replace("think>", "musing>")
+GO_BARE = """{{ .Tools }}{{- range .Messages }}{{ if .ToolCalls }}
+{{ range .ToolCalls }}{"name": "{{ .Function.Name }}", "parameters": {{ .Function.Arguments }}}
+{{ end }}{{ end }}{{ .Content }}{{ end }}"""
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "thought", "call"),
+    [
+        (GO_QWEN, "hermes", "<think>Hm.</think>\n", FORMATS[0].one),
+        (GO_OTHER, "go", "<musing>Hm.</musing>", FORMATS[0].one.replace("tool_call>", "my_call>")),
+        (GO_BARE, "go", "", '{"name": "get_weather", "parameters": {"city": "Paris", "days": 3}}'),
+    ],
+)
+def test_go_template_tells_how_its_model_answers(template, name, thought, call) -> None:
+    family = family_of(jinja=None, go=template, architecture="llama")
+    assert (family.name, family.calls_tools, family.thinks) == (name, True, bool(thought))
+    pieces = read(family, thought + call, 3)
+    assert calls(pieces) == [("get_weather", PARIS)]
+    assert (thinking(pieces), content(pieces)) == ("Hm." if thought else "", "")
+
+
+def test_go_template_that_is_broken_is_for_its_renderer_to_refuse() -> None:
+    family = family_of(jinja=None, go="{{ if .Tools }}", architecture="llama")
+    assert (family.name, family.reads(tools=True)) == ("go", False)
