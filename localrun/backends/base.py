@@ -1,5 +1,6 @@
 """The protocol between the scheduler, the server and whatever completes a prompt."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -23,6 +24,9 @@ class Job:
 Part: TypeAlias = Delta | End
 """What a completion is made of: any number of deltas, then one end."""
 
+Sink: TypeAlias = Callable[[Sequence[Part]], bool]
+"""Takes deltas on the spot, or says False: then they wait for `Completion.next`."""
+
 
 class Completion(Protocol):
     """One running completion. Used by one task, on the event loop."""
@@ -33,6 +37,10 @@ class Completion(Protocol):
         Raises:
             LocalrunError: If the request failed; there is no end then.
         """
+        ...
+
+    def divert(self, sink: Sink) -> None:
+        """Give deltas to `sink` while somebody waits in `next`, who is then not woken."""
         ...
 
     def taken(self, n_bytes: int) -> None:

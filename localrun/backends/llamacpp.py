@@ -12,7 +12,7 @@ from typing import TypeAlias, assert_never
 
 import msgspec
 
-from localrun.backends.base import Job, Part, Refused, RunnerEvents
+from localrun.backends.base import Job, Part, Refused, RunnerEvents, Sink
 from localrun.backends.early import RUNNER_MODULE
 from localrun.errors import LocalrunError, RunnerFailed
 from localrun.messages import (
@@ -54,11 +54,12 @@ _log = logging.getLogger("localrun.runner")
 class LlamaCompletion:
     """Parts of one request, from the runner's frames to the task that answers the client."""
 
-    __slots__ = ("_error", "_id", "_parts", "_runner", "_uncredited", "_waiter", "is_over")
+    __slots__ = ("_error", "_id", "_runner", "_sink", "_uncredited", "_waiter", "is_over", "parts")
 
     def __init__(self, runner: "LlamaRunner", request_id: int) -> None:
         self._runner, self._id = runner, request_id
-        self._parts: list[Part] = []
+        self.parts: list[Part] = []
+        self._sink: Sink | None = None
         self._error: LocalrunError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._uncredited = 0
@@ -70,17 +71,21 @@ class LlamaCompletion:
         Raises:
             LocalrunError: If the request failed; there is no end then.
         """
-        if not self._parts and self._error is None:
+        if not self.parts and self._error is None:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        if self._parts:
-            parts, self._parts = self._parts, []
+        if self.parts:
+            parts, self.parts = self.parts, []
             return parts
         assert self._error is not None
         raise self._error
+
+    def divert(self, sink: Sink) -> None:
+        """Give deltas to `sink` while somebody waits in `next`, who is then not woken."""
+        self._sink = sink
 
     def taken(self, n_bytes: int) -> None:
         """The client has taken so many bytes of text; told to the runner in larger steps."""
@@ -98,11 +103,24 @@ class LlamaCompletion:
         """No more is wanted; cancels the request if it has not ended."""
         self._runner.forget(self._id, cancel=not self.is_over)
 
-    def push(self, part: Part, *, is_end: bool = False) -> None:
-        """Add a part and wake the consumer."""
-        self._parts.append(part)
-        self.is_over = self.is_over or is_end
-        self._wake()
+    def flush(self) -> None:
+        """Hand on what has been added to `parts`: to the sink, or to the one who waits."""
+        waiter, sink = self._waiter, self._sink
+        if waiter is None or waiter.done():
+            return  # its task is at work, and will look
+        if sink is not None and not self.is_over and self._sunk(sink):
+            self.parts = []
+        else:
+            waiter.set_result(None)
+
+    def _sunk(self, sink: Sink) -> bool:
+        try:
+            return sink(self.parts)
+        except Exception as error:  # noqa: BLE001 (the others of this step must not suffer)
+            _log.exception("a request cannot take what its runner says")
+            self.parts = []
+            self.fail(LocalrunError(f"internal error: {type(error).__name__}"))
+            return True
 
     def fail(self, error: LocalrunError) -> None:
         """End with an error, after the parts that are there already."""
@@ -236,13 +254,21 @@ class LlamaRunner:
             self._take(message)
 
     def _fan_out(self, step: Step) -> None:
+        """Each request's parts together: a frame may hold several steps."""
         running = self._running
+        touched: list[LlamaCompletion] = []
         for delta in step.deltas:
             if (completion := running.get(delta.request_id)) is not None:
-                completion.push(delta)
+                if not completion.parts:
+                    touched.append(completion)
+                completion.parts.append(delta)
         for end in step.ends:
             if (completion := running.pop(end.request_id, None)) is not None:
-                completion.push(end, is_end=True)
+                completion.parts.append(end)
+                completion.is_over = True
+                touched.append(completion)
+        for completion in touched:
+            completion.flush()
 
     def _take(self, message: RunnerAnswer) -> None:  # noqa: C901 (a case a message)
         match message:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from localrun.errors import Cancelled, LocalrunError
 from localrun.server.codings import BodyTooLarge, decode_body
+from localrun.server.express import Express, express_of
 from localrun.server.wire import dump
 
 if TYPE_CHECKING:
@@ -172,6 +173,10 @@ class Call:
         if not self.has_begun:
             await self.begin(200, [(b"content-type", self.stream_type), *self.headers.items()])
         await self._send_body({"type": "http.response.body", "body": record, "more_body": True})
+
+    def express(self) -> Express | None:
+        """The short way for the records of a stream that has begun, if there is one."""
+        return express_of(self._send_body) if self.has_begun else None
 
     async def finish(self, record: bytes = b"") -> None:
         """Send the last record of a stream, and end it."""

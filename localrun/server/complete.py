@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from localrun.backends.base import Completion, Part
+from localrun.backends.base import Completion, Part, Sink
 from localrun.errors import Cancelled
 from localrun.messages import Delta, End, Logprob
 from localrun.output.pieces import CallBroken, CallDone, Content, Parser, Piece, Thinking
@@ -108,6 +108,7 @@ async def _follow(track: "_Track", outlet: Outlet | None) -> None:
     """Take one completion to its end: one write for all that a wake brings."""
     completion = track.completion
     send = None if outlet is None else outlet.way
+    completion.divert(_sink(track, outlet))
     while True:
         records = track.take(await completion.next())
         if track.is_over:
@@ -119,6 +120,22 @@ async def _follow(track: "_Track", outlet: Outlet | None) -> None:
         writer = outlet.writer
         answer = track.answer
         await outlet.finish(b"".join((records, writer.end(answer), writer.close((answer,)))))
+
+
+def _sink(track: "_Track", outlet: Outlet | None) -> Sink:
+    """Takes deltas as they come out of the runner's frame, without waking the request's task."""
+    completion = track.completion
+
+    def take(parts: Sequence[Part]) -> bool:
+        if outlet is not None and not outlet.is_clear:
+            return False
+        records = track.take(parts)
+        if records and outlet is not None:
+            outlet.send_now(records)
+        completion.taken(track.n_bytes)
+        return True
+
+    return take
 
 
 async def _follow_all(tracks: "Sequence[_Track]", outlet: Outlet | None) -> None:

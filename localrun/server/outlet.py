@@ -3,10 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from localrun.server.answers import Call
 from localrun.server.ask import Begin, Writer
+
+if TYPE_CHECKING:
+    from localrun.server.express import Express
 
 _BUSY = float("inf")
 """When the last record was sent while one is being sent: no ping is due."""
@@ -33,6 +36,7 @@ class Outlet:
         self._last_s = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._ping: asyncio.Task[None] | None = None
+        self._express: Express | None = None
 
     async def __aenter__(self) -> Self:
         if self.writer.ping:
@@ -46,6 +50,14 @@ class Outlet:
             self._timer.cancel()
         if self._ping is not None:
             self._ping.cancel()
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether `send_now` can send now."""
+        express = self._express
+        if express is None:
+            express = self._express = self._call.express()
+        return express is not None and self._ping is None and express.is_open
 
     @property
     def way(self) -> Callable[[bytes], Awaitable[None]]:
@@ -62,6 +74,13 @@ class Outlet:
         self._last_s = _BUSY
         await self._call.write(records)
         self._last_s = self._loop.time()
+
+    def send_now(self, records: bytes) -> None:
+        """Send records at once by the short way, which must be clear."""
+        assert self._express is not None
+        self._express.write(records)
+        if self._timer is not None:
+            self._last_s = self._loop.time()
 
     async def finish(self, records: bytes) -> None:
         """Send the last records and end the answer."""
