@@ -54,12 +54,12 @@ class NamedCalls:
     def read(self, reading: Reading, opener: str) -> Steps[None]:
         """See `Syntax`."""
         tape = reading.tape
+        tape.record(opener)
         if self.otherwise is not None:
             yield from tape.blank()
             if (yield from tape.peek()) in {"[", "{"}:
-                yield from self.otherwise.read(reading, opener)
+                yield from self.otherwise.read(reading, tape.recorded())
                 return
-        tape.record(opener)
         name = yield from self._name(reading)
         if not name:
             reading.output.content(tape.recorded())

@@ -45,8 +45,7 @@ class PythonCalls:
         tape.record(opener)
         yield from tape.blank()
         if self.otherwise is not None and (yield from tape.peek()) == "{":
-            tape.recorded()
-            yield from self.otherwise.read(reading, opener)
+            yield from self.otherwise.read(reading, tape.recorded())
             return
         bracket = opener == "[" or (yield from tape.literal("["))
         n_calls = 0

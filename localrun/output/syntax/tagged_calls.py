@@ -76,12 +76,12 @@ class TaggedCalls:
         """See `Syntax`."""
         tape, tags = reading.tape, self.tags
         begun = not tags.call or opener == tags.call
+        tape.record(opener)
         if self.otherwise is not None and not begun:
             yield from tape.blank()
             if (yield from tape.peek()) == "{":
-                yield from self.otherwise.read(reading, opener)
+                yield from self.otherwise.read(reading, tape.recorded())
                 return
-        tape.record(opener)
         n_calls = 0
         while begun or (yield from self._begins(reading)):
             if not (yield from CallReader(self, reading).read()):
