@@ -10,7 +10,7 @@ from array import array
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from itertools import takewhile, zip_longest
 from typing import TypeAlias
 
 import msgspec
@@ -36,13 +36,15 @@ class Message:
         index: Counts the turns, or the tools, from 0.
         head: Its first characters.
         n_chars: Its length.
-        blocks: A hash of each block of it, which means nothing outside this process.
+        whole: A hash of all of it; hashes mean nothing outside this process.
+        blocks: A hash of each block of it.
     """
 
     role: str
     index: int
     head: str
     n_chars: int
+    whole: int
     blocks: "array[int]"
 
 
@@ -103,20 +105,28 @@ class Trail:
 
     def note(self, scope: str, model: str, prompt: Prepare, end: End, n_dropped: int = 0) -> None:
         """Remember a request that was answered, and where it left the ones before."""
+        ring = self._ring((scope, prompt.vocab.key))
         parts = list(_parts(prompt))
-        messages = [message for message, _ in parts]
+        # A history grows at its end: what the last request had is not looked at again.
+        before = ring[-1].messages if ring else ()
+        messages = [
+            fingerprint(role, index, text, known)
+            for (role, index, text), known in zip_longest(parts, before[: len(parts)])
+        ]
         request = Request(model, time.time(), messages, end.n_prompt, end.n_cached, n_dropped)
-        key = (scope, prompt.vocab.key)
+        # Of several that are as close, the last: its cells are the warmest.
+        closest = max(reversed(ring), key=lambda r: shared(r.messages, messages), default=None)
+        if closest is not None:
+            broken = find_break(closest.messages, messages, [text for _, _, text in parts])
+            request = replace(request, earlier=closest.n_prompt, broken=broken)
+        ring.append(request)
+
+    def _ring(self, key: _Key) -> deque[Request]:
         ring = self._found.setdefault(key, deque(maxlen=MAX_REQUESTS))
         self._found.move_to_end(key)
         if len(self._found) > MAX_MODELS:
             self._found.popitem(last=False)
-        # Of several that are as close, the last: its cells are the warmest.
-        closest = max(reversed(ring), key=lambda r: shared(r.messages, messages), default=None)
-        if closest is not None:
-            broken = find_break(closest.messages, messages, [text for _, text in parts])
-            request = replace(request, earlier=closest.n_prompt, broken=broken)
-        ring.append(request)
+        return ring
 
     def last(self, scope: str, model: str, n: int) -> list[Request]:
         """The last requests under a model's name (or under any), the newest first."""
@@ -130,10 +140,13 @@ class Trail:
         return sorted(found, key=lambda request: request.answered_s, reverse=True)[:n]
 
 
-def fingerprint(role: str, index: int, text: str) -> Message:
-    """What is remembered of a text."""
+def fingerprint(role: str, index: int, text: str, known: Message | None = None) -> Message:
+    """What is remembered of a text; `known` is taken if it is of the same one."""
+    whole = hash(text)
+    if known is not None and (known.role, known.index, known.whole) == (role, index, whole):
+        return known
     blocks = (hash(text[at : at + _BLOCK_CHARS]) for at in range(0, len(text), _BLOCK_CHARS))
-    return Message(role, index, text[:HEAD_CHARS], len(text), array("q", blocks))
+    return Message(role, index, text[:HEAD_CHARS], len(text), whole, array("q", blocks))
 
 
 def shared(old: Sequence[Message], new: Sequence[Message]) -> tuple[int, int]:
@@ -172,7 +185,7 @@ def find_break(
 
 
 def _is_same(a: Message, b: Message) -> bool:
-    return a.role == b.role and a.n_chars == b.n_chars and a.blocks == b.blocks
+    return a is b or (a.role, a.n_chars, a.whole) == (b.role, b.n_chars, b.whole)
 
 
 def _shared_blocks(a: Message, b: Message) -> int:
@@ -192,18 +205,17 @@ def _words(text: str, at: int) -> str:
     return text[start : start + _WORDS_CHARS].strip()
 
 
-def _parts(prompt: Prepare) -> Iterator[tuple[Message, str]]:
-    """Everything that a prompt is rendered from, in the order of most templates."""
+def _parts(prompt: Prepare) -> Iterator[tuple[str, int, str]]:
+    """Role, index and text of what a prompt is rendered from, in most templates' order."""
     told = f"think={prompt.think} {_json(prompt.variables)}"
-    yield fingerprint(SETTINGS, 0, told), told
+    yield SETTINGS, 0, told
     if prompt.kind != "chat":
-        yield fingerprint("prompt", 0, prompt.prompt), prompt.prompt
+        yield "prompt", 0, prompt.prompt
     for index, tool in enumerate(prompt.tools):
-        text = _json(tool)
-        yield fingerprint(TOOL, index, text), text
+        yield TOOL, index, _json(tool)
     for index, turn in enumerate(prompt.turns):
-        text = turn.content + (f"\n{_json(turn.extra)}" if turn.extra else "")
-        yield fingerprint(turn.role, index, text), text
+        extra = f"\n{_json(turn.extra)}" if turn.extra else ""
+        yield turn.role, index, turn.content + extra
 
 
 def _json(value: object) -> str:
