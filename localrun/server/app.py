@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import uvicorn
 from fastapi import FastAPI
@@ -27,7 +27,6 @@ from localrun.errors import BadSetting
 from localrun.server.answers import Endpoint
 from localrun.server.guard import Guard, check_bind
 from localrun.server.ports import address_of, bind
-from localrun.server.protocol import http_protocol
 from localrun.server.rooms import Parts, Rooms, make_rooms
 from localrun.server.routes import routes
 from localrun.store.cleaning import clean
@@ -252,7 +251,7 @@ def _run(app: FastAPI, sockets: list[socket.socket], ready: Callable[[str], None
 def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=http_protocol(lambda path: _allowed(app, path)),
+        http=_http_protocol(app),
         access_log=False,
         log_config=None,
         lifespan="on",
@@ -262,6 +261,15 @@ def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=None,  # our own
     )
+
+
+def _http_protocol(app: FastAPI) -> type[asyncio.Protocol] | Literal["auto"]:
+    """Ours where httptools is installed."""
+    try:
+        from localrun.server.protocol import http_protocol
+    except ImportError:
+        return "auto"
+    return http_protocol(lambda path: _allowed(app, path))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

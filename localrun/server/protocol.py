@@ -1,32 +1,27 @@
 """HTTP as uvicorn speaks it, but that a method that nobody knows is told what there is.
 
 The parser breaks off at an unknown method, and uvicorn answers 400; Go's servers answer 405, or 404
-where there is no such path.
+where there is no such path. Imported only where httptools is; h11 knows every method.
 """
 
 import re
 from collections.abc import Callable
-from typing import Literal
+from typing import TypeAlias
 
-try:
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-except ImportError:  # without httptools uvicorn takes h11, which knows every method
-    HttpToolsProtocol = None  # type: ignore[assignment,misc]
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+Allowed: TypeAlias = Callable[[str], list[str]]
 
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (/[^ ?]*)[^ ]* HTTP/1\.[01]\r\n")
 _KNOWN = {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"}
 
 
-def http_protocol(
-    allowed: Callable[[str], list[str]],
-) -> "type[HttpToolsProtocol] | Literal['auto']":
+def http_protocol(allowed: Allowed) -> type[HttpToolsProtocol]:
     """The protocol class for uvicorn.
 
     Args:
         allowed: The methods that a path takes; none for a path that is not there.
     """
-    if HttpToolsProtocol is None:
-        return "auto"
 
     class Protocol(HttpToolsProtocol):
         _latest = b""
@@ -48,7 +43,7 @@ def http_protocol(
     return Protocol
 
 
-def refusal(data: bytes, allowed: Callable[[str], list[str]]) -> bytes | None:
+def refusal(data: bytes, allowed: Allowed) -> bytes | None:
     """The answer to a request with an unknown method; None if that is not what is wrong.
 
     Args:

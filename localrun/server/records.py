@@ -88,7 +88,7 @@ class NativeWriter:
             **({"truncated_messages": dropped} if dropped else {}),
         }
 
-    def _context(self, _: Answer) -> Fields:
+    def _context(self, _: Answer, /) -> Fields:
         return {}
 
     def _content(self, piece: Piece) -> Fields | None:
@@ -148,7 +148,7 @@ class GenerateWriter(NativeWriter):
         super().__init__(model, b'"response":', b"")
         self._has_context = has_context
 
-    def _context(self, answer: Answer) -> Fields:
+    def _context(self, answer: Answer, /) -> Fields:
         found: Fields = {}
         if self._has_context:
             prompt = unpack_tokens(answer.begin.prepared.tokens)

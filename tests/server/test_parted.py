@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "weather",

@@ -146,10 +146,11 @@ class Fields:
 
     def texts_by_name(self, name: str) -> dict[str, str] | None:
         """An object of strings; a null in it is an empty one."""
-        values = self._typed(name, dict, "map[string]string")
+        found = self._typed(name, dict, "map[string]string")
+        values = cast("dict[str, object] | None", found)
         if values is None:
             return None
-        items = cast("dict[str, object]", values).items()
+        items = values.items()
         for _, value in items:
             if value is not None and not isinstance(value, str):
                 raise self.wrong(name, value, "string")

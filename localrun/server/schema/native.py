@@ -278,7 +278,10 @@ def _read_call(fields: Fields) -> dict[str, object]:
         raise BadRequest("Value looks like object, but can't find closing '}' symbol")
     call: dict[str, object] = {
         "type": "function",
-        "function": {"name": function.text("name") or "", "arguments": plain(arguments or {})},
+        "function": {
+            "name": function.text("name") or "",
+            "arguments": plain(cast("object", arguments or {})),
+        },
     }
     if call_id := fields.text("id"):
         call = {"id": call_id, **call}
