@@ -256,7 +256,7 @@ class EngineMissing(LocalrunError):
 
 
 class GrammarFailed(LocalrunError):
-    """Raised when an answer cannot be held to its grammar any further; it ends, unheld it is not."""
+    """Raised when an answer cannot be held to its grammar any further: it ends, never unheld."""
 
     code = "grammar_failed"
 
@@ -273,6 +273,6 @@ def error_classes() -> dict[str, type[LocalrunError]]:
     todo: list[type[LocalrunError]] = [LocalrunError]
     while todo:
         cls = todo.pop()
-        found[cls.code] = cls
+        found.setdefault(cls.code, cls)  # of those that share a code the most general
         todo += cls.__subclasses__()
     return found
