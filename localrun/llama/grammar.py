@@ -137,6 +137,11 @@ class Matcher:
         else:
             logits[np.flatnonzero(~allowed)] = -np.inf
 
+    def allows(self, token: int) -> bool:
+        """Whether this token may come next: some microseconds, a tenth of `hold`."""
+        twin = self._twins.get(token)
+        return self._may_follow(token) or (twin is not None and self._may_follow(twin))
+
     def accept(self, token: int) -> None:
         """Go on by one token.
 

@@ -28,6 +28,10 @@ _RANDOM_SEED = 0xFFFFFFFF
 class Sampler:
     """Draws tokens for one sequence; holds the window of the penalties and the random state.
 
+    Attributes:
+        seed: What the random state began with.
+        remembers: Penalties look back, so a token that is drawn and not used would leave a trace.
+
     Args:
         model: Whose vocabulary is drawn from.
         sampling: How.
@@ -52,11 +56,12 @@ class Sampler:
         self._engine = native()
         low = self._engine.low
         self.seed = _seed(sampling.seed)
+        self.remembers = _penalties_on(sampling)
         biases = _biases(low, model, bias)
         self._chain = low.llama_sampler_chain_init(low.llama_sampler_chain_default_params())
         for part in biases + _parts(low, model, sampling, self.seed, n_ctx):
             low.llama_sampler_chain_add(self._chain, part)
-        if _penalties_on(sampling):
+        if self.remembers:
             window = n_ctx if sampling.repeat_last_n < 0 else sampling.repeat_last_n
             for token in prompt[max(0, len(prompt) - window) :]:
                 self._engine.short.llama_sampler_accept(self._chain, token)

@@ -65,11 +65,10 @@ class Drawer:
         if reasoning is not None and reasoning.must_close:
             return self._close_reasoning(context, row, reasoning)
         scores = self._scores(context, row)
-        if self._matcher is not None:
-            self._matcher.hold(context, row)
-        token = self._sampler.sample(context, row)
-        if self._matcher is not None and not self._vocabulary.is_end(token):
-            self._matcher.accept(token)
+        if self._matcher is None:
+            token = self._sampler.sample(context, row)
+        else:
+            token = self._held_token(context, row, self._matcher)
         piece = self._piece(token)
         if reasoning is not None:
             reasoning.feed(piece)
@@ -80,6 +79,22 @@ class Drawer:
         self._sampler.close()
         if self._matcher is not None:
             self._matcher.close()
+
+    def _held_token(self, context: Context, row: int, matcher: Matcher) -> int:
+        """Draw what the grammar allows.
+
+        Most of the time that is what the model wants anyway. So it is asked first, and only where
+        it is wrong the other tokens are ruled out, which takes ten times as long.
+        """
+        token = -1
+        if not self._sampler.remembers:
+            token = self._sampler.sample(context, row)
+        if token < 0 or not matcher.allows(token):
+            matcher.hold(context, row)
+            token = self._sampler.sample(context, row)
+        if not self._vocabulary.is_end(token):
+            matcher.accept(token)
+        return token
 
     def _close_reasoning(
         self, context: Context, row: int, reasoning: ReasoningTrack
