@@ -146,8 +146,7 @@ class Fields:
 
     def texts_by_name(self, name: str) -> dict[str, str] | None:
         """An object of strings; a null in it is an empty one."""
-        found = self._typed(name, dict, "map[string]string")
-        values = cast("dict[str, object] | None", found)
+        values = cast("dict[str, object] | None", self._typed(name, dict, "map[string]string"))
         if values is None:
             return None
         items = values.items()
