@@ -118,9 +118,10 @@ def show(model: str, *, verbose: bool, as_json: bool, **parts: bool) -> None:
     if as_json:
         _print_json(shown)
     elif wanted:
+        part = text(shown, wanted[0])
         # A system message and a template are printed to the byte, to be piped on.
-        end = "" if wanted[0] in ("system", "template") else "\n"
-        sys.stdout.write(text(shown, wanted[0]) + end)
+        is_whole = wanted[0] in ("system", "template") or part.endswith("\n")
+        sys.stdout.write(part if is_whole else f"{part}\n")
     else:
         sys.stdout.write(describe(shown, verbose=verbose))
 

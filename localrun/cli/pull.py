@@ -24,7 +24,8 @@ def pull(name: str, *, insecure: bool, as_json: bool) -> None:
     """Fetch a model.
 
     NAME is a name of the catalog (llama3.2, qwen3:4b), a repository of the Hub (hf.co/user/repo,
-    hf.co/user/repo:Q4_K_M) or a local .gguf file.
+    hf.co/user/repo:Q4_K_M), a model of a registry (ollama.com/library/llama3.2,
+    registry.example/user/model:tag) or a local .gguf file.
     """
     settings = load_settings()
     with connect(settings) as client:

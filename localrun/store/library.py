@@ -32,70 +32,18 @@ from localrun.store.manifest import (
     TEMPLATE,
     BadManifest,
     Manifest,
-    ModelConfig,
     digest_of,
     dump_manifest,
     parse_config,
     parse_manifest,
 )
+from localrun.store.stored import StoredModel, weights_digest
 from localrun.system.locks import locked
+
+__all__ = ["SCHEMA_VERSION", "Library", "StoredModel", "hub_name"]
 
 SCHEMA_VERSION = 1
 _MAX_SMALL_BLOB_BYTES = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class StoredModel:
-    """A model on this machine, ready to be shown or loaded.
-
-    Attributes:
-        name: Its name, in the casing in which it is stored.
-        digest: 64 hex digits: sha256 of the manifest's bytes, the model's id.
-        size_bytes: All layers and the config.
-        modified_at: When the manifest was written, with time zone.
-        manifest: Its parts.
-        config: Family, size, quantization.
-        model_paths: The GGUF file, or all shards in order.
-        model_digest: Names the weights: digest of the (first) GGUF file; with adapters, which make
-            other weights of them, of all these digests.
-        template: Go text of a template layer, None without one.
-        chat_template: Jinja text for a file that has none of its own, None otherwise.
-        system: System message of the model, None without one.
-        params: Default options of the model.
-        licenses: Their texts.
-        messages: Turns that stand before every conversation.
-        adapter_paths: LoRA files to lay over the weights.
-        projector_paths: What makes images and sounds readable to the model.
-        draft_paths: A small model that guesses ahead.
-    """
-
-    name: ModelName
-    digest: str
-    size_bytes: int
-    modified_at: datetime
-    manifest: Manifest
-    config: ModelConfig
-    model_paths: tuple[Path, ...]
-    model_digest: str
-    template: str | None
-    chat_template: str | None
-    system: str | None
-    params: dict[str, object]
-    licenses: tuple[str, ...]
-    messages: tuple[dict[str, object], ...]
-    adapter_paths: tuple[Path, ...] = ()
-    projector_paths: tuple[Path, ...] = ()
-    draft_paths: tuple[Path, ...] = ()
-
-    @property
-    def adapter_bytes(self) -> int:
-        """What the adapters take beside the weights."""
-        return sum(layer.size for layer in self.manifest.of_type(ADAPTER))
-
-    @property
-    def parent(self) -> str:
-        """The model or file that it was made from; empty if nobody said."""
-        return self.manifest.of_type(MODEL)[-1].parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +258,7 @@ class Library:
             manifest=manifest,
             config=parse_config(self._small(manifest.config.digest)),
             model_paths=self._paths(manifest, MODEL),
-            model_digest=_weights_digest(manifest),
+            model_digest=weights_digest(manifest),
             template=self._text(manifest, TEMPLATE),
             chat_template=self._text(manifest, CHAT_TEMPLATE),
             system=self._text(manifest, SYSTEM),
@@ -431,13 +379,6 @@ def hub_name(name: ModelName) -> ModelName | None:
     if name.host != DEFAULT_HOST or name.namespace == DEFAULT_NAMESPACE:
         return None
     return ModelName(name.model, name.tag, name.namespace, HUB_HOST)
-
-
-def _weights_digest(manifest: Manifest) -> str:
-    first, adapters = manifest.of_type(MODEL)[0].digest, manifest.of_type(ADAPTER)
-    if not adapters:
-        return first
-    return digest_of("+".join((first, *(layer.digest for layer in adapters))).encode())
 
 
 def _host_folder(host: str) -> str:

@@ -149,8 +149,8 @@ def _read_records(
 
 def _drain(stream: IO[bytes], said: bytearray) -> None:
     with contextlib.suppress(OSError, ValueError):
-        while piece := stream.read1(_STDERR_BYTES) if hasattr(stream, "read1") else b"":
-            said += piece
+        for line in stream:
+            said += line
             del said[:-_STDERR_BYTES]
 
 

@@ -97,6 +97,10 @@ def link_file(blobs: Blobs, path: Path, digest: str, is_cancelled: Callable[[], 
     """
     source = FileSource(path, blobs)
     size = source.size()
-    got = source.fetch(RemoteFile(str(path), size), lambda *_: None, is_cancelled)
+    got = source.fetch(RemoteFile(str(path), size), _tell_nobody, is_cancelled)
     if got != digest:
         raise DigestMismatch(digest, got)
+
+
+def _tell_nobody(_digest: str, _total: int, _completed: int, /) -> None:
+    pass
