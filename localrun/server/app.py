@@ -11,13 +11,15 @@ import signal
 import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
+from html import escape
 from pathlib import Path
 from typing import IO, Any, Literal
+from urllib.parse import quote
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from localrun import __version__
@@ -90,7 +92,13 @@ async def _not_found(request: Request, _: Exception) -> Response:
         if target == path or request.method not in _allowed(request.app, target):
             return Response("404 page not found", 404, _PLAIN)
     query = request.scope["query_string"].decode("latin-1")
-    return RedirectResponse(f"{target}?{query}" if query else target, status)
+    place = f"{target}?{query}" if query else target
+    headers = {"Location": quote(place, safe="/%:?#[]@!$&'()*+,;=")}
+    if request.method not in ("GET", "HEAD"):
+        return Response(None, status, headers)
+    reason = "Moved Permanently" if status == 301 else "Temporary Redirect"
+    body = f'<a href="{escape(headers["Location"])}">{reason}</a>.\n\n'  # as Go's server does
+    return Response(body, status, headers, "text/html")
 
 
 async def _not_allowed(request: Request, _: Exception) -> Response:

@@ -172,6 +172,7 @@ class FakeRunner:
             number = int(rest) if rest.isdigit() else 0
         n = submit.n_predict if submit.n_predict >= 0 else 5
         held = " grammar" if submit.grammar else ""
+        held += f" budget={submit.reasoning.budget}" if submit.reasoning else ""
         self.log(f"submit {submit.request_id} {submit.scope} n_ctx={submit.n_ctx} {order}{held}")
         pieces = {
             "flood": lambda: (KIB for _ in range(number)),

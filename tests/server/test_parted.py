@@ -229,3 +229,10 @@ def test_a_suffix_needs_a_model_that_can_fill(client):
         "/api/generate", json={**body, "model": "filler", "_debug_render_only": True}
     ).json()
     assert rendered["_debug_info"]["rendered_template"] == "<PRE> a <SUF>b <MID>"
+
+
+@pytest.mark.parametrize(("options", "budget"), [({}, -1), ({"thinking_budget": 7}, 7)])
+def test_a_budget_of_the_reasoning_reaches_the_runner(client, server, options, budget):
+    assert say(client, ["a"], options=options | {"stop": ['fake: pieces ["a"]']}).status_code == 200
+    submits = [line for line in server.log() if line.startswith("submit")]
+    assert submits[-1].endswith(f"budget={budget}")
