@@ -135,9 +135,7 @@ class Writer(Protocol):
         """The hot path: a piece of content of the only completion, without log-probabilities."""
         ...
 
-    def pieces(
-        self, index: int, pieces: Sequence[Piece], logprobs: Sequence[Logprob], /
-    ) -> bytes:
+    def pieces(self, index: int, pieces: Sequence[Piece], logprobs: Sequence[Logprob], /) -> bytes:
         """Pieces of completion `index`, and the log-probabilities of the tokens behind them."""
         ...
 
