@@ -15,6 +15,8 @@ from localrun.text.tokens import ModelText
 ENDLESS_CHARS = 2 << 20
 """Longer texts are sampled first, as one that is far too long would be counted for many seconds."""
 
+_SAMPLE_CHARS = 1 << 16
+
 Begin: TypeAlias = Callable[[Literal["native", "render"]], None]
 
 
@@ -125,7 +127,7 @@ class _Prompt:
         """
         if len(text) <= self._endless_chars:
             return 0
-        n_chars = self._endless_chars // 2
+        n_chars = min(max(_SAMPLE_CHARS, 8 * self._job.n_ctx), self._endless_chars // 2)
         n_tokens = len(self._model.tokenize(text[:n_chars], add_special=False))
         return n_tokens * len(text) // n_chars if n_tokens * 0.9 > self._job.n_ctx else 0
 

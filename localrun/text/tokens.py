@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Protocol
 
+from localrun.errors import BadRequest
 from localrun.messages import Vocab
 from localrun.text.boundaries import MAX_BOUNDARIES, cut, dividing_texts
 
@@ -20,6 +21,9 @@ MAX_CACHED_CHARS = 8 << 20
 
 LONG_CHARS = 4096
 """A shorter text is tokenized in one piece; it takes some milliseconds at most."""
+
+MAX_PIECE_BYTES = 8 << 20
+"""A longer text without a break takes llama.cpp more memory than the worker may have."""
 
 _SAMPLE_CHARS = 8192
 _MAX_PARTS = 16_384
@@ -175,7 +179,16 @@ class ModelText:
         return tokens
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool = True) -> "array[int]":
-        """The tokens of a text; BOS and EOS added where asked and wanted."""
+        """The tokens of a text; BOS and EOS added where asked and wanted.
+
+        Raises:
+            BadRequest: If it is over 8 MiB.
+        """
+        if len(text) > MAX_PIECE_BYTES or len(text.encode("utf-8", "replace")) > MAX_PIECE_BYTES:
+            raise BadRequest(
+                f"a text of {len(text)} characters without a break is too long",
+                hint=f"{MAX_PIECE_BYTES >> 20} MiB can be tokenized in one piece",
+            )
         return self._tokenizer.tokenize(text, add_special=add_special, parse_special=parse_special)
 
     def pair_tokens(self, query: str, document: str) -> "array[int]":

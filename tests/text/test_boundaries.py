@@ -79,7 +79,7 @@ def make_bpe(path: Path) -> Path:
     writer.add_token_merges(merges)
     writer.add_bos_token_id(tokens.index("<s>"))
     writer.add_eos_token_id(tokens.index("</s>"))
-    writer.add_add_bos_token(True)  # noqa: FBT003 (gguf's form)
+    writer.add_add_bos_token(True)
     for add, count in (
         (writer.add_context_length, 64),
         (writer.add_embedding_length, 64),

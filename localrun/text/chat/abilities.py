@@ -147,7 +147,7 @@ class Abilities:
     @cached_property
     def _names(self) -> set[str]:
         """Of the other names by which templates ask for tools, those that this one reads."""
-        return self._templates.names(self._source) & {"functions", "datetime", "xml_tools"}
+        return self._templates.reads(self._source, ("functions", "datetime", "xml_tools"))
 
     def variables_of(self, tools: Sequence[Mapping[str, object]]) -> dict[str, object]:
         """What the template wants to know beside messages and tools."""

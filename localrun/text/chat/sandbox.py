@@ -116,8 +116,7 @@ _DICT_NAMES = frozenset(dir(dict))
 _PLAIN_TYPES = frozenset((str, int, bool, float, list, dict))
 _HARMLESS: dict[type, frozenset[str]] = {
     str: frozenset(
-        ("endswith", "find", "lower", "lstrip", "replace", "rsplit", "rstrip", "split")
-        + ("splitlines", "startswith", "strip", "title", "upper")
+        ("endswith", "lower", "lstrip", "replace", "rstrip", "split", "startswith", "strip")
     ),
     jinja2.runtime.LoopContext: frozenset(
         ("depth", "depth0", "first", "index", "index0", "last", "length", "revindex", "revindex0")

@@ -5,14 +5,13 @@ that runs a template from a model file, in the sandbox of `sandbox.py`.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import CodeType, TracebackType
 from typing import Final, TypeAlias, cast
 
 import jinja2
-from jinja2 import meta
 
 from localrun.errors import TemplateFailed
 from localrun.text.chat.sandbox import TemplateRefused, make_environment
@@ -100,34 +99,27 @@ class Templates:
         text = self._run(source, variables)
         return _cut_at_tag(text, begun) if given.continues else text
 
-    def names(self, source: str) -> set[str]:
-        """The variables that a template reads; empty where it cannot be read."""
-        try:
-            return meta.find_undeclared_variables(self._environment.parse(source))
-        except (jinja2.TemplateError, RecursionError):
-            return set()
+    def reads(self, source: str, names: Iterable[str]) -> set[str]:
+        """Which of these variables a template may read, by the words that its code holds.
+
+        Raises:
+            TemplateFailed: If it cannot be compiled.
+        """
+        code = self._compile(source).root_render_func.__code__
+        return {name for name in names if name in code.co_consts}
 
     def now_text(self) -> str:
         """The time as templates print it that have no clock of their own."""
         return self._now().astimezone(UTC).strftime("%b %d %Y %H:%M:%S GMT")
 
     def _run(self, source: str, variables: dict[str, object]) -> str:
+        template = self._compile(source)
         try:
-            return "".join(self._within_limit(self._compile(source).generate(variables)))
+            return "".join(self._within_limit(template.generate(variables)))
         except TemplateFailed:
             raise
-        except jinja2.TemplateSyntaxError as error:
-            raise _failed("cannot be read", error.message or "", error.lineno) from error
-        except TemplateRefused as error:
-            raise TemplateFailed(
-                f"the chat template refuses this conversation: {error}",
-                hint=f"raised in line {_line_of(error.__traceback__)}",
-            ) from error
-        except MemoryError as error:
-            raise _failed("took too much memory", "", _line_of(error.__traceback__)) from None
         except Exception as error:  # foreign code may raise anything
-            what = f"{type(error).__name__}: {error}"
-            raise _failed("failed", what, _line_of(error.__traceback__)) from error
+            raise _failure_of(error) from error
 
     def _compile(self, source: str) -> jinja2.Template:
         if source in self._compiled:
@@ -138,7 +130,10 @@ class Templates:
                 f"the chat template has {len(source)} characters, more than {MAX_SOURCE_CHARS}"
             )
         environment = self._environment
-        code: CodeType = environment.compile(source, _FILENAME, _FILENAME)
+        try:
+            code: CodeType = environment.compile(source, _FILENAME, _FILENAME)
+        except Exception as error:  # foreign code may raise anything
+            raise _failure_of(error) from error
         template = jinja2.Template.from_code(environment, code, dict(environment.globals))
         self._compiled[source] = template
         if len(self._compiled) > self._max_compiled:
@@ -203,6 +198,18 @@ def _cut_at_tag(text: str, begun: str) -> str:
     if text[at : at + len(_TAG)] == _TAG:
         return text[:at]
     return text[:at].rstrip()  # the template trims, and has taken the tag's own space
+
+
+def _failure_of(error: Exception) -> TemplateFailed:
+    line = _line_of(error.__traceback__)
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return _failed("cannot be read", error.message or "", error.lineno)
+    if isinstance(error, TemplateRefused):
+        sentence = f"the chat template refuses this conversation: {error}"
+        return TemplateFailed(sentence, hint=f"raised in line {line}")
+    if isinstance(error, MemoryError):
+        return _failed("took too much memory", "", line)
+    return _failed("failed", f"{type(error).__name__}: {error}", line)
 
 
 def _failed(how: str, what: str, line: int) -> TemplateFailed:
