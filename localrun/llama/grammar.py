@@ -260,7 +260,9 @@ class _Walk:
         base = ctypes.addressof(self._arena)
         cells = range(base, base + len(self._arena), _CELL)
         rest = (repeat(_CELL), repeat(0), repeat(1))
-        lengths = list(map(self._piece, repeat(self._vocabulary.pointer), ids, cells, *rest))
+        lengths: list[int] = list(
+            map(self._piece, repeat(self._vocabulary.pointer), ids, cells, *rest)
+        )
         data = self._arena.raw
         found = [data[i * _CELL : i * _CELL + n] for i, n in enumerate(lengths)]
         for i, n in enumerate(lengths):
@@ -319,7 +321,7 @@ def _make_tokenizer(pieces: list[bytes], ends: list[int], *, slices: "tuple[()] 
 def _make_matcher(tokenizer: int, lark: str) -> int:
     """A matcher that has proved that something may come first."""
     if "\0" in lark:
-        raise Unsupported("a grammar may not contain a NUL character")
+        raise Unsupported("this format cannot be held: a grammar has no NUL characters")
     engine = guidance()
     init = engine.constraint(tokenizer)
     pointer: int = engine.low.llg_new_matcher(

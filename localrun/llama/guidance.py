@@ -13,19 +13,18 @@ import importlib.util
 from ctypes import POINTER, c_bool, c_char_p, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any
 
 from localrun.errors import EngineMissing
 
 _INSTALL = "pip install 'llguidance>=1.9,<2'"
 _SPARE_BYTES = 256
-_Fields: TypeAlias = "list[tuple[str, Any]]"
 
 
 class TokenizerInit(ctypes.Structure):
     """`LlgTokenizerInitV2`; it carries its own size, so a longer one of tomorrow is no danger."""
 
-    _fields_: ClassVar[_Fields] = [
+    _fields_ = [
         ("struct_size", c_size_t),
         ("vocab_size", c_uint32),
         ("tok_eos", c_uint32),
@@ -43,7 +42,7 @@ class TokenizerInit(ctypes.Structure):
 
 
 class _Limits(ctypes.Structure):
-    _fields_: ClassVar[_Fields] = [
+    _fields_ = [
         ("max_items_in_row", c_size_t),
         ("initial_lexer_fuel", c_uint64),
         ("step_lexer_fuel", c_uint64),
@@ -58,7 +57,7 @@ class _Limits(ctypes.Structure):
 class ConstraintInit(ctypes.Structure):
     """`LlgConstraintInit`, with room for what a later version appends."""
 
-    _fields_: ClassVar[_Fields] = [
+    _fields_ = [
         ("tokenizer", c_void_p),
         ("log_buffer_level", c_uint32),
         ("log_stderr_level", c_uint32),
@@ -124,7 +123,7 @@ def guidance() -> Guidance:
         found = Guidance(_bound(ctypes.CDLL(str(path))), _bound(ctypes.PyDLL(str(path))))
     except (OSError, AttributeError) as error:
         raise EngineMissing(f"llguidance cannot be loaded: {error}", hint=_INSTALL) from error
-    _check_abi(found)
+    check_abi(found)
     return found
 
 
@@ -145,7 +144,8 @@ def _bound(library: Any) -> Any:
     return library
 
 
-def _check_abi(found: Guidance) -> None:
+def check_abi(found: Guidance) -> None:
+    """Raise EngineMissing unless the library fills in what its header says."""
     init = ConstraintInit()
     found.low.llg_constraint_init_set_defaults(ctypes.byref(init), None)
     for name, expected in _LIMIT_DEFAULTS.items():

@@ -21,7 +21,7 @@ from localrun.hardware.plan import (
     place,
     plain_quantization,
 )
-from tests.fakes.phantoms import ODD_PHANTOMS, PHANTOMS, make_phantom
+from tests.fakes.phantoms import ENCODER_PHANTOMS, ODD_PHANTOMS, PHANTOMS, make_phantom
 
 GIB, MIB = 1 << 30, 1 << 20
 QUANTIZATIONS = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3_K_M", "Q2_K")
@@ -294,7 +294,8 @@ def test_a_placement_never_takes_more_than_is_free(model: str, room: Budget, wis
         pool = placement.cell_bytes[name] * placement.n_cells
         assert n_bytes == placement.weights_bytes[name] + pool + placement.compute_bytes[name]
     assert 0 <= placement.n_gpu_layers <= placement.n_layers
-    assert placement.n_cells >= placement.n_ctx >= min(wish.num_ctx or 4096, facts.n_ctx_train)
+    least = 512 if model in ENCODER_PHANTOMS else 4096
+    assert placement.n_cells >= placement.n_ctx >= min(wish.num_ctx or least, facts.n_ctx_train)
     assert placement.n_cells % 256 == 0
     assert 1 <= placement.n_slots <= placement.n_seq_max <= min(256, placement.n_batch)
     assert placement.n_ubatch <= placement.n_batch
