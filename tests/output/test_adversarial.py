@@ -302,3 +302,15 @@ def test_model_without_a_template_is_plain() -> None:
     assert (family.name, family.thinks, family.calls_tools) == ("plain", False, False)
     assert not family.reads(tools=True)
     assert content(read(family, hermes("{}"), 1, tools=TOOLS)) == hermes("{}")
+
+
+@each_cut
+@pytest.mark.parametrize("end", ["}}", "}"])
+@pytest.mark.parametrize(("before", "after"), [("<tool_call>\n", "\n</tool_call>"), ("", "")])
+def test_braces_that_the_template_doubles_are_read(
+    before: str, after: str, end: str, size: int
+) -> None:
+    text = f'{before}{{{{"name": "get_weather", "arguments": {{"city": "Paris"}}{end}{after}'
+    pieces = read(HERMES, text, size)
+    assert calls(pieces) == [("get_weather", {"city": "Paris"})]
+    assert content(pieces) == ""

@@ -138,8 +138,12 @@ class ObjectReader:
     def _members(self) -> Steps[bool]:
         tape = self._reading.tape
         tape.take(tape.at + 1)
+        # Qwen2.5-Coder's own template shows a call as `{{…}}`, and the model copies that.
+        is_doubled = not self._depth and (yield from tape.literal("{"))
         while True:
             yield from tape.blank()
+            if is_doubled and (yield from tape.literal("}}")):
+                return True
             if (yield from tape.literal("}")):
                 return True
             if (yield from tape.literal(",")):
