@@ -20,6 +20,7 @@ from localrun.errors import (
     PromptTooLong,
     RunnerFailed,
     TemplateFailed,
+    Unsupported,
 )
 from localrun.messages import Prepare, Turn, Vocab, pack_tokens, unpack_tokens
 from tests.fakes.tinygguf import make_tiny
@@ -68,6 +69,41 @@ def test_a_conversation_becomes_the_text_and_tokens_of_a_prompt(tiny: Vocab) -> 
             end = (await handle.tokenize(tiny, "<|im_end|>", add_special=False))[0]
             assert [token for token in tokens if token in (start, end)] == [start, end, start]
             assert "hello" in await handle.detokenize(tiny, tokens)
+
+    asyncio.run(scene())
+
+
+def test_a_grammar_is_held_against_the_vocabulary_without_a_load(tiny: Vocab) -> None:
+    async def scene() -> None:
+        async with running(worker()) as handle:
+            await handle.check_grammar(tiny, 'start: "a" /[0-9]+/')
+            for broken in ('start: "a" nothing', "start: /(/", "what is this"):
+                with pytest.raises(Unsupported):
+                    await handle.check_grammar(tiny, broken)
+            await handle.check_grammar(tiny, 'start: "b"')
+
+    asyncio.run(scene())
+
+
+DEEP: dict[str, object] = {}
+for _ in range(2000):
+    DEEP = {"a": DEEP}
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        (Prepare(0, NO_VOCAB, "raw", prompt="a\ud800"), "half of a surrogate pair"),
+        (Prepare(0, NO_VOCAB, "chat", variables={"n": 1 << 64}), "beyond 64 bits"),
+        (Prepare(0, NO_VOCAB, "chat", tools=(DEEP,)), "nested too deeply"),
+    ],
+)
+def test_what_no_frame_can_say_is_refused(ask: Prepare, words: str) -> None:
+    async def scene() -> None:
+        async with running(worker(fake=True)) as handle:
+            with pytest.raises(BadRequest, match=words):
+                await handle.prepare(ask)
+            assert (await handle.prepare(said("a"))).text == "a"
 
     asyncio.run(scene())
 

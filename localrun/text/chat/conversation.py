@@ -17,6 +17,7 @@ last and typed content; Ollama joins turns of a role in the same way.
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import cast
 
 from localrun.errors import TemplateFailed
 from localrun.messages import Turn
@@ -153,7 +154,7 @@ def _with_known_tools(messages: list[Message], able: Abilities) -> list[Message]
 
 def _has_parallel(messages: Sequence[Message]) -> bool:
     calls = (message.get("tool_calls") for message in messages)
-    return any(isinstance(one, list) and len(one) > 1 for one in calls)
+    return any(isinstance(one, list) and len(cast("list[object]", one)) > 1 for one in calls)
 
 
 def _with_system(messages: list[Message], text: str) -> list[Message]:

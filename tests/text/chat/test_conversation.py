@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from localrun.errors import TemplateFailed
 from localrun.messages import Turn
 from localrun.text.chat.abilities import Abilities
 from localrun.text.chat.conversation import Chat, message_of
-from localrun.text.chat.templates import Rendering, TemplateFailed, Templates
+from localrun.text.chat.templates import Rendering, Templates
 
 EACH = "{% for m in messages %}"
 LINES = EACH + "[{{ m.role }}] {{ m.content }}\n{% endfor %}"

@@ -106,7 +106,7 @@ def test_what_a_template_takes_reaches_it_unchanged_and_of_the_rest_no_word_is_l
     chat, source, prompts = Chat(templates), EXPECTED[name]["source"], EXPECTED[name]["prompts"]
     changed = changed_by(chat, source)
     for told, talk, turns in conversations():
-        given = {"tools": tools_of(talk) or (), "variables": variables_of(talk)}
+        given: dict[str, Any] = {"tools": tools_of(talk) or (), "variables": variables_of(talk)}
         if (name, told) in REFUSES:
             with pytest.raises(TemplateFailed, match=REFUSES[name, told]):
                 chat.render(source, turns, **given)
