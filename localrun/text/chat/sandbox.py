@@ -154,7 +154,7 @@ def _raise_exception(message: object) -> NoReturn:
     raise TemplateRefused(str(message))
 
 
-def make_environment(now: Callable[[], datetime]) -> jinja2.Environment:
+def make_environment(now: Callable[[], datetime]) -> jinja2.sandbox.SandboxedEnvironment:
     """The environment in which chat templates are compiled.
 
     Args:

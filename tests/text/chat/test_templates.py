@@ -1,14 +1,19 @@
 """Jinja chat templates: published habits work, escapes and bombs do not."""
 
 from datetime import UTC, datetime
+from typing import Any, cast
 
+import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2.runtime import LoopContext
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from localrun.errors import TemplateFailed
 from localrun.messages import Turn
 from localrun.text.chat.conversation import Chat, message_of
+from localrun.text.chat.sandbox import make_environment
 from localrun.text.chat.templates import CHATML, PLAIN, Rendering, Templates
 
 USER = (Turn("user", "hi"),)
@@ -122,6 +127,10 @@ def test_a_model_without_a_template_gets_the_bare_texts() -> None:
         "{{ '{0.__class__.__mro__}'.format('')[5] }}",
         "{% set f = '{0.__class__}'.format %}{{ f('')[5].x }}",
         "{{ (messages | map(attribute='__class__') | first).mro() }}",
+        "{{ namespace(__class__=1) }}",
+        "{{ namespace(_x=1) }}",
+        "{{ dict.mro() }}",
+        "{{ dict.__class__.mro() }}",
         "{% set _ = messages.append(1) %}",
         "{% set _ = messages[0].update({'role': 'x'}) %}",
         "{% include '/etc/passwd' %}",
@@ -132,6 +141,29 @@ def test_a_model_without_a_template_gets_the_bare_texts() -> None:
 def test_no_way_out_of_the_sandbox(escape: str) -> None:
     with pytest.raises(TemplateFailed):
         plain(escape)
+
+
+ATTRIBUTES = (
+    *("role", "items", "update", "format", "format_map", "strip", "split", "index0", "last", "x"),
+    *("append", "mro", "_x", "__class__", "__init__", "__dict__", "clear", "none", "no_such"),
+)
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
+SHORT_WAYS = make_environment(lambda: NOW)
+OBJECTS = (
+    {"role": "user", "items": 1, "_x": 2, "__class__": 3, "none": None, 4: 5},
+    cast("Any", SHORT_WAYS.globals["namespace"])(x=1, role="{0}".format, none=None, items=[]),
+    LoopContext([1, 2], undefined=jinja2.Undefined),
+    *("text", 3, [1], None, True, "text".format, SHORT_WAYS.globals["dict"]),
+)
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_the_sandboxs_short_ways_lead_where_its_checks_would(attribute: str) -> None:
+    checked = ImmutableSandboxedEnvironment.getattr
+    for thing in OBJECTS:
+        fast, slow = SHORT_WAYS.getattr(thing, attribute), checked(SHORT_WAYS, thing, attribute)
+        assert type(fast) is type(slow)
+        assert isinstance(slow, jinja2.Undefined) or callable(slow) or fast == slow
 
 
 @pytest.mark.parametrize(
