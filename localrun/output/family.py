@@ -98,15 +98,28 @@ class Family:
         return bool(opener) and prompt_text[-_TAIL:].rstrip().endswith(opener)
 
     def parser(
-        self, *, prompt_text: str, tools: Sequence[Mapping[str, object]], think: bool | str | None
+        self,
+        *,
+        prompt_text: str,
+        tools: Sequence[Mapping[str, object]],
+        think: bool | str | None,
+        is_formatted: bool = False,
     ) -> Parser:
-        """A fresh parser for one answer to this prompt."""
+        """A fresh parser for one answer.
+
+        Args:
+            prompt_text: The rendered prompt, whose end may have begun the reasoning.
+            tools: What may be called; without any, what looks like a call is content.
+            think: As asked; a model that reasons all the same is understood all the same.
+            is_formatted: The content is JSON, which may hold texts that look like markers.
+        """
         del think
         if self.layout == "harmony":
             return HarmonyParser(Tools(tools), prompt_text)
         if self.layout == "recipients":
             return RecipientParser(Tools(tools), prompt_text)
-        return StyleParser(self.style, Tools(tools), is_open=self.opens_reasoning(prompt_text))
+        is_open = self.opens_reasoning(prompt_text)
+        return StyleParser(self.style, Tools(tools), is_open=is_open, is_formatted=is_formatted)
 
     def grammar(
         self,

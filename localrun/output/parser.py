@@ -57,10 +57,24 @@ class StepsParser:
 
 
 class StyleParser(StepsParser):
-    """Reads what a `Style` describes."""
+    """Reads what a `Style` describes.
+
+    Args:
+        style: How the parts of the answer are marked.
+        tools: What may be called.
+        is_open: The prompt ends inside the reasoning.
+        is_formatted: The content is JSON, which may hold texts that look like markers.
+        new_id: Makes the ids of calls.
+    """
 
     def __init__(
-        self, style: Style, tools: Tools, *, is_open: bool, new_id: Callable[[], str] = new_call_id
+        self,
+        style: Style,
+        tools: Tools,
+        *,
+        is_open: bool,
+        is_formatted: bool = False,
+        new_id: Callable[[], str] = new_call_id,
     ) -> None:
         self._style = style
         self._is_open = is_open
@@ -74,7 +88,11 @@ class StyleParser(StepsParser):
         openers = [marker for marker in self._readers if marker not in self._starts]
         ends = openers if style.calls_end_reasoning else ()
         everywhere = (style.reasoning_start, style.reasoning_end) if style.reasons_anywhere else ()
-        self._in_prose = markers_of(*openers, *sections, *style.wrappers, *everywhere)
+        self._only_at_start: tuple[str, ...] = ()
+        markers = (*openers, *sections, *everywhere)
+        if is_formatted:  # behind its beginning, what looks like a call is a string of the JSON
+            self._only_at_start, markers = markers, ()
+        self._in_prose = markers_of(*markers, *style.wrappers)
         self._in_reasoning = markers_of(style.reasoning_end, *ends)
         super().__init__(tools, new_id)
 
@@ -101,7 +119,7 @@ class StyleParser(StepsParser):
         if not output.has_content:
             yield from tape.blank(output.content)
             starts = (style.reasoning_start, style.reasoning_end, *self._starts)
-            if marker := (yield from tape.one_of(starts)):
+            if marker := (yield from tape.one_of((*starts, *self._only_at_start))):
                 return marker
         return (yield from tape.until(self._in_prose, output.content))
 

@@ -61,7 +61,10 @@ class Ready:
         if not manner.parses:
             return None
         return manner.family.parser(
-            prompt_text=self.prepared.text, tools=manner.tools, think=manner.think
+            prompt_text=self.prepared.text,
+            tools=manner.tools,
+            think=manner.think,
+            is_formatted=self.ask.format is not None,
         )
 
     def job(self, scope: str, index: int = 0) -> Job:

@@ -1,6 +1,7 @@
 """A scripted sampler: the genuine llguidance over a vocabulary of bytes."""
 
 import random
+from collections.abc import Sequence
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
@@ -38,13 +39,24 @@ def refused_at(grammar: str, text: str) -> str | None:
     return None if held.is_accepting() else "the end"
 
 
-def walk(grammar: str, seed: int, limit: int = 600) -> str:
-    """An answer drawn at random among what the grammar allows; it ends as soon as it may."""
+def walk(grammar: str, seed: int, head: str = "", likes: Sequence[str] = ()) -> str:
+    """An answer that begins with `head` and goes on at random among what the grammar allows.
+
+    It likes to end, to end strings, and to write one of `likes`: else a walk is long.
+    """
     held, chance = matcher(grammar), random.Random(seed)
-    taken = bytearray()
-    while len(taken) < limit:
-        if held.is_accepting() and (held.is_stopped() or chance.random() < 0.3):
-            break
+    taken = bytearray(head.encode())
+    assert held.try_consume_tokens(list(taken)) == len(taken)
+    while not (
+        held.is_accepting() and (len(taken) > 600 or held.is_stopped() or chance.random() < 0.3)
+    ):
+        assert len(taken) < 30_000, taken.decode(errors="replace")
+        if likes and chance.random() < 0.2:
+            word = list(chance.choice(likes).encode())
+            if held.validate_tokens(word) == len(word):
+                assert held.try_consume_tokens(word) == len(word)
+                taken += bytes(word)
+                continue
         mask = held.compute_bitmask()
         allowed = [i for i in range(32, 127) if mask[i // 8] >> (i % 8) & 1]
         if not allowed:

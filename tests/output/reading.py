@@ -22,15 +22,21 @@ def read(
     size: int,
     prompt: str = "",
     tools: Sequence[Mapping[str, object]] = TOOLS,
+    is_formatted: bool = False,
 ) -> list[Piece]:
     """All pieces of a text that comes `size` characters at a time."""
-    return fed(family, (text[i : i + size] for i in range(0, len(text), size)), prompt, tools)
+    parts = (text[i : i + size] for i in range(0, len(text), size))
+    return fed(family, parts, prompt, tools, is_formatted)
 
 
 def fed(
-    family: Family, texts: Iterable[str], prompt: str, tools: Sequence[Mapping[str, object]]
+    family: Family,
+    texts: Iterable[str],
+    prompt: str,
+    tools: Sequence[Mapping[str, object]],
+    is_formatted: bool = False,
 ) -> list[Piece]:
-    parser = family.parser(prompt_text=prompt, tools=tools, think=None)
+    parser = family.parser(prompt_text=prompt, tools=tools, think=None, is_formatted=is_formatted)
     pieces = [piece for text in texts for piece in parser.feed(text)]
     return pieces + parser.finish()
 

@@ -91,6 +91,14 @@ def test_what_only_looks_like_a_call_or_a_thought_is_content(text: str, size: in
 
 
 @each_cut
+def test_json_of_a_format_may_speak_of_calls(size: int) -> None:
+    text = json.dumps({"how": "Write " + hermes("{}") + " or <think>."})
+    pieces = read(QWEN3, text, size, is_formatted=True)
+    assert (content(pieces), calls(pieces)) == (text, [])
+    assert calls(read(QWEN3, hermes("{}"), size, is_formatted=True)) == [("get_weather", {})]
+
+
+@each_cut
 def test_cut_call_is_told_as_broken_with_all_that_was_written(size: int) -> None:
     whole = "Well. " + hermes('{"city": "Paris", "days": [1, 2]}')
     begun = whole.index("get_weather") + len('get_weather"')

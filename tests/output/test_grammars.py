@@ -7,9 +7,8 @@ import pytest
 from llguidance import LLMatcher
 
 from localrun.output.family import family_of
-from tests.output.formats import FORMATS, TOOLS, WEATHER_SCHEMA, Format
+from tests.output.formats import FORMATS, TOOLS, Format
 from tests.output.holding import TOKENIZER, matcher, refused_at, walk
-from tests.output.reading import calls, is_coherent, read
 
 PLAIN = family_of(jinja=None, go=None, architecture="")
 QWEN3 = next(f for f in FORMATS if f.name == "qwen3").family
@@ -175,19 +174,6 @@ def test_schemas_of_the_usual_libraries_are_held(schema) -> None:
     for seed in range(12):
         text = walk(grammar, seed)
         jsonschema.validate(json.loads(text), schema)
-
-
-def test_random_walk_under_a_required_call_is_a_valid_call() -> None:
-    for fmt in HELD:
-        grammar = fmt.family.grammar(
-            format=None, tools=TOOLS[:1], tool_choice="required", think=False
-        )
-        text = walk(grammar, 5)
-        pieces = read(fmt.family, text, 7, prompt=fmt.prompt)
-        assert is_coherent(pieces)
-        for name, arguments in calls(pieces):
-            assert name == "get_weather"
-            jsonschema.validate(arguments, WEATHER_SCHEMA)
 
 
 def test_schema_that_cannot_be_held_is_llguidances_own_error() -> None:

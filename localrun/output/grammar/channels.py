@@ -5,6 +5,7 @@ from localrun.output.grammar.wanted import Wanted
 
 _MESSAGE = "<|message|>"
 _NEXT = "<|start|>assistant"
+_NO_MARKER = r"/([^<]|<+[^<|])*<*/"
 
 
 def harmony(wanted: Wanted) -> str:
@@ -35,7 +36,8 @@ _FINAL_JSON = quoted(f"<|channel|>final <|constrain|>json{_MESSAGE}")
 
 def _before(rules: Rules, wanted: Wanted) -> str:
     """Reasoning, and words before a call."""
-    end = f"{rules.until('<|end|>')} {quoted(_NEXT)}"
+    text = rules.add("text", f"{_NO_MARKER} {quoted('<|end|>')}", "[lazy]")
+    end = f"{text} {quoted(_NEXT)}"
     heads = [quoted(f"<|channel|>analysis{_MESSAGE}")]
     if wanted.callable and wanted.format is None and not wanted.must_call:
         heads.append(quoted(f"<|channel|>commentary{_MESSAGE}"))
