@@ -47,14 +47,14 @@ class Prompts:
         made = _Prompt(job, model, self._chat, begin, self._endless_chars)
         text, tokens, n_dropped = made.fitted()
         preserved = (model.special_token(marker) for marker in job.markers)
-        closing = model.tokenize(job.reasoning_end, add_special=False)
+        closing = job.reasoning_end and model.tokenize(job.reasoning_end, add_special=False)
         return Prepared(
             job.request_id,
             pack_tokens(tokens),
             text,
             n_dropped,
             tuple(token for token in preserved if token is not None),
-            pack_tokens(closing) if job.reasoning_end else b"",
+            pack_tokens(closing) if closing else b"",
         )
 
 

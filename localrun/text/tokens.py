@@ -26,6 +26,7 @@ MAX_PIECE_BYTES = 8 << 20
 """A longer text without a break takes llama.cpp more memory than the worker may have."""
 
 _SAMPLE_CHARS = 8192
+_MAX_SPECIALS = 256
 _MAX_PARTS = 16_384
 _DIVISIBLE = ("gpt2", "gemma4", "llama")
 """Kinds of tokenizers of which `boundaries` is true and which add no more than BOS and EOS."""
@@ -141,6 +142,7 @@ class ModelText:
         self._cache: OrderedDict[str, array[int]] = OrderedDict()
         self._n_cached_chars = 0
         self._judged: set[int] = set()
+        self._specials: dict[str, int | None] = {}
         self._boundaries: tuple[str, ...] = ()
         self.bos_text = self._special_text(tokenizer.bos)
         self.eos_text = self._special_text(tokenizer.eos)
@@ -159,9 +161,14 @@ class ModelText:
 
     def special_token(self, text: str) -> int | None:
         """The special token that this text is, None if it is none or more than one."""
-        plain = self._tokenizer.tokenize(text, add_special=False, parse_special=False)
-        special = self._tokenizer.tokenize(text, add_special=False, parse_special=True)
-        return special[0] if len(special) == 1 and special != plain else None
+        if text not in self._specials:
+            if len(self._specials) >= _MAX_SPECIALS:
+                self._specials.clear()
+            plain = self.tokenize(text, add_special=False, parse_special=False)
+            special = self.tokenize(text, add_special=False)
+            is_one = len(special) == 1 and special != plain
+            self._specials[text] = special[0] if is_one else None
+        return self._specials[text]
 
     def prompt_tokens(self, text: str) -> "array[int]":
         """The tokens of a prompt that stands alone, by the rule above.

@@ -94,6 +94,8 @@ class Worker:
             return failed(job.request_id, error)
         except MemoryError:
             return failed(job.request_id, BadRequest("the text needs more memory than allowed"))
+        except RecursionError:
+            return failed(job.request_id, BadRequest("a value in the request is nested too deeply"))
         if len(answer.tokens) + 4 * len(answer.text) + 64 > MAX_FRAME_BYTES:
             return failed(job.request_id, BadRequest("the text is too long for one request"))
         return answer

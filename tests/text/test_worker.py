@@ -47,6 +47,38 @@ class Exhausted(Letters):
         raise MemoryError
 
 
+def nested(depth: int) -> dict[str, object]:
+    value: dict[str, object] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("depth", [50, 400, 980])
+@pytest.mark.parametrize(
+    "template", ["{{ tools }}", "{{ messages }}", "{{ messages | tojson }}", "x"]
+)
+def test_deep_values_end_as_an_answer(depth: int, template: str) -> None:
+    extra = {"tool_calls": [{"function": {"name": "f", "arguments": nested(depth)}}]}
+    said = (*USER, Turn("assistant", "", extra), Turn("tool", "4"), *USER)
+    tools = ({"function": nested(depth)},)
+    for truncate in (False, True):
+        (found,) = answers(
+            Prepare(
+                *(1, VOCAB, "chat"),
+                turns=said,
+                template=template,
+                tools=tools,
+                n_ctx=30,
+                truncate=truncate,
+            )
+        )
+        assert isinstance(found, Prepared | Failed)
+        assert isinstance(found, Prepared) or found.code in (
+            *("prompt_too_long", "template_failed", "bad_request"),
+        )
+
+
 class Verbose(Letters):
     """Makes more of a text than a frame holds."""
 
