@@ -53,8 +53,9 @@ class Running:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker(pytest.mark.slow)
+    for item in items:  # those of the whole session, whichever folder they are in
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 def environment(port: int) -> dict[str, str]:
