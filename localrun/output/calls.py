@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from localrun.output.pieces import (
     CallArguments,
@@ -13,6 +14,7 @@ from localrun.output.pieces import (
     Piece,
     Thinking,
 )
+from localrun.output.shapes import object_in
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -29,10 +31,9 @@ class Tools:
         self._parameters: dict[str, Mapping[str, object]] = {}
         self._strict: set[str] = set()
         for tool in tools:
-            function = tool.get("function", tool)
-            if isinstance(function, Mapping) and isinstance(name := function.get("name"), str):
-                schema = function.get("parameters")
-                self._parameters[name] = schema if isinstance(schema, Mapping) else {}
+            function = object_in(tool.get("function", tool)) or {}
+            if isinstance(name := function.get("name"), str) and name:
+                self._parameters[name] = object_in(function.get("parameters")) or {}
                 if function.get("strict") is True:
                     self._strict.add(name)
 
@@ -125,7 +126,7 @@ def json_object(text: str) -> dict[str, object] | None:
         value: object = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+    return cast("dict[str, object]", value) if isinstance(value, dict) else None
 
 
 class Output:

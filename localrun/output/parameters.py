@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from localrun.output.shapes import array_in, object_in
 from localrun.output.typed import types_of
 
 _STRING = frozenset({"string"})
@@ -32,8 +33,8 @@ class Parameter:
     @property
     def choices(self) -> tuple[str, ...]:
         """All values, where they are strings and named."""
-        values = self.schema.get("enum")
-        if self.types != _STRING or not isinstance(values, list):
+        values = array_in(self.schema.get("enum"))
+        if self.types != _STRING or values is None:
             return ()
         return tuple(value for value in values if isinstance(value, str))
 
@@ -44,16 +45,15 @@ def parameters_of(schema: Mapping[str, object]) -> tuple[Parameter, ...]:
     Args:
         schema: The tool's `parameters`.
     """
-    properties, required = schema.get("properties"), schema.get("required")
-    if not isinstance(properties, Mapping):
-        return ()
+    properties = object_in(schema.get("properties")) or {}
+    required = array_in(schema.get("required")) or ()
     shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     return tuple(
         Parameter(
             key,
-            shared | (dict(part) if isinstance(part, Mapping) else {}),
+            {**shared, **(object_in(part) or {})},
             types_of(part, schema),
-            isinstance(required, list) and key in required,
+            key in required,
         )
         for key, part in properties.items()
     )

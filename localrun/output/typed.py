@@ -1,11 +1,13 @@
 """The text of an argument → the JSON value that its schema asks for. Pure."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from localrun.output.lenient import JsonReader, State
+from localrun.output.shapes import array_in, object_in
 
-MAX_DEPTH = 16
+MAX_DEPTH = 8
+_STRING = frozenset({"string"})
 _ANY = frozenset({"string", "number", "boolean", "null", "object", "array"})
 
 
@@ -17,30 +19,33 @@ def types_of(schema: object, root: Mapping[str, object], depth: int = 0) -> froz
         root: The schema it stands in, for references.
         depth: Of this schema in `root`.
     """
-    if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
+    members = object_in(schema)
+    if members is None or depth > MAX_DEPTH:
         return frozenset()
-    names = schema.get("type")
+    names = members.get("type")
     if isinstance(names, str):
         return frozenset({names})
-    if isinstance(names, list):
-        return frozenset(name for name in names if isinstance(name, str))
-    if isinstance(values := _values(schema), list):
+    if (several := array_in(names)) is not None:
+        return frozenset(name for name in several if isinstance(name, str))
+    if (values := _values(members)) is not None:
         return frozenset(_type(value) for value in values)
-    return frozenset().union(*(types_of(s, root, depth + 1) for s in _parts(schema, root)))
+    found: set[str] = set()
+    for part in _parts(members, root):
+        found |= types_of(part, root, depth + 1)
+    return frozenset(found)
 
 
-def _values(schema: Mapping[str, object]) -> object:
-    return [schema["const"]] if "const" in schema else schema.get("enum")
+def _values(schema: Mapping[str, object]) -> Sequence[object] | None:
+    return [schema["const"]] if "const" in schema else array_in(schema.get("enum"))
 
 
 def _parts(schema: Mapping[str, object], root: Mapping[str, object]) -> Iterator[object]:
     for key in ("anyOf", "oneOf", "allOf"):
-        if isinstance(parts := schema.get(key), list):
-            yield from parts
+        yield from array_in(schema.get(key)) or ()
     if isinstance(target := schema.get("$ref"), str) and target.startswith("#/"):
         found: object = root
         for name in target[2:].split("/"):
-            found = found.get(name) if isinstance(found, Mapping) else None
+            found = (object_in(found) or {}).get(name)
         yield found
 
 
@@ -70,7 +75,7 @@ def typed(text: str, types: frozenset[str]) -> str:
     Returns:
         The text as JSON if that is of an allowed type; else the text as a string.
     """
-    if types == {"string"}:
+    if types == _STRING:
         return json.dumps(text, ensure_ascii=False)
     found = json_of(text)
     if found is None:

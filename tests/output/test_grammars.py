@@ -8,11 +8,12 @@ from llguidance import LLMatcher
 
 from localrun.output.family import family_of
 from tests.output.formats import FORMATS, TOOLS, Format
-from tests.output.holding import TOKENIZER, matcher, refused_at, walk
+from tests.output.holding import TOKENIZER, refused_at, walk
 
 PLAIN = family_of(jinja=None, go=None, architecture="")
 QWEN3 = next(f for f in FORMATS if f.name == "qwen3").family
 HERMES = next(f for f in FORMATS if f.name == "hermes").family
+CODER = next(f for f in FORMATS if f.name == "qwen3-coder").family
 HELD = [f for f in FORMATS if f.name != "generic"]
 FREE = {"llama3", "llama4", "generic"}
 """Families whose calls nothing marks: without a choice they are not held."""
@@ -181,15 +182,31 @@ def test_schema_that_cannot_be_held_is_llguidances_own_error() -> None:
     assert 'Unimplemented keys: ["not"]' in LLMatcher(TOKENIZER, grammar, log_level=0).get_error()
 
 
-def test_tool_whose_schema_cannot_be_held_is_held_as_far_as_it_can_be() -> None:
-    parameters = {
-        "type": "object",
-        "properties": {"a": {"type": "array", "uniqueItems": True, "items": {"type": "integer"}}},
-        "required": ["a"],
-    }
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "array", "uniqueItems": True, "items": {"type": "integer"}},
+        {"type": "any"},
+        {"type": ["array", "list"]},
+        {"type": "array", "items": None, "not": {"type": "string"}},
+        {"anyOf": [{"type": "array"}, {"type": "string", "pattern": "(?!x)a"}]},
+        {"type": "array", "format": "list-of-lists", "if": {}, "then": {}},
+    ],
+)
+@pytest.mark.parametrize("family", [HERMES, CODER])
+def test_tool_whose_schema_cannot_be_held_is_held_as_far_as_it_can_be(family, part) -> None:
+    parameters = {"type": "object", "properties": {"a": part}, "required": ["a"]}
     tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
-    grammar = HERMES.grammar(format=None, tools=[tool], tool_choice="required")
-    matcher(grammar)
-    assert (
-        refused_at(grammar, '<tool_call>{"name": "f", "arguments": {"a": [1]}}</tool_call>') is None
-    )
+    grammar = family.grammar(format=None, tools=[tool], tool_choice="required")
+    if family is HERMES:
+        text = '<tool_call>{"name": "f", "arguments": {"a": [1]}}</tool_call>'
+    else:
+        text = "<tool_call><function=f><parameter=a>[1]</parameter></function></tool_call>"
+    assert refused_at(grammar, text) is None
+
+
+def test_strict_tool_is_refused_where_its_schema_cannot_be_held() -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "any"}}}
+    function = {"name": "f", "strict": True, "parameters": parameters}
+    grammar = HERMES.grammar(format=None, tools=[{"type": "function", "function": function}])
+    assert "Invalid type: any" in LLMatcher(TOKENIZER, grammar, log_level=0).get_error()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from localrun.output.grammar.rules import Rules, listed, quoted
 from localrun.output.parameters import parameters_of
+from localrun.output.shapes import array_in, object_in
 
 _NUMBER = r"/-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/"
 _PLAIN = {
@@ -50,8 +51,8 @@ def _one(rules: Rules, schema: Mapping[str, object], kind: str, quote: str, dept
         return _string(rules, schema, quote)
     if kind == "object" and "properties" in schema:
         return braced(rules, schema, quote, depth + 1)
-    items = schema.get("items")
-    if kind == "array" and isinstance(items, Mapping):
+    items = object_in(schema.get("items"))
+    if kind == "array" and items is not None:
         shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
         item = parameters_of({"properties": {"item": items}, **shared})[0]
         value = _value(rules, item.schema, item.types, quote, depth + 1)
@@ -60,8 +61,8 @@ def _one(rules: Rules, schema: Mapping[str, object], kind: str, quote: str, dept
 
 
 def _string(rules: Rules, schema: Mapping[str, object], quote: str) -> str:
-    values = schema.get("enum")
-    if isinstance(values, list):
+    values = array_in(schema.get("enum"))
+    if values is not None:
         return " | ".join(quoted(f"{quote}{value}{quote}") for value in values)
     return f"{quoted(quote)} {rules.until(quote)}"
 

@@ -51,7 +51,7 @@ class Rules:
     def json(self, schema: Mapping[str, object], *, is_strict: bool = True) -> str:
         """A rule for JSON that holds to a schema; to what of it can be held if not `is_strict`."""
         options = _JSON_OPTIONS if is_strict else _JSON_OPTIONS | {"lenient": True}
-        body = held_schema(schema) | {"x-guidance": options}
+        body = held_schema(schema, is_strict=is_strict) | {"x-guidance": options}
         return self.add("json", f"%json {json.dumps(body, ensure_ascii=False)}")
 
     def arguments(self, tools: Tools, name: str) -> str:

@@ -2,16 +2,20 @@
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from localrun.output.calls import Call, Tools
 from localrun.output.grammar.rules import BLANK, Rules, quoted
 from localrun.output.parameters import Parameter, parameters_of
+from localrun.output.shapes import object_in
 from localrun.output.syntax.base import Reading, Syntax
 from localrun.output.syntax.json_calls import MAX_NAME
 from localrun.output.tape import Steps, markers_of
 from localrun.output.typed import typed, types_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _CDATA, _CDATA_END = "<![CDATA[", "]]>"
 _NAME = re.compile(r"\s*([^\s<>\"=]+)\s*")
@@ -227,9 +231,8 @@ class CallReader:
     def _types(self, key: str, sign: str) -> frozenset[str]:
         if self._syntax.string_sign and self._syntax.string_sign.strip() in sign:
             return _STRING
-        properties = self._schema.get("properties")
-        schema = properties.get(key) if isinstance(properties, Mapping) else None
-        types = types_of(schema, self._schema)
+        properties = object_in(self._schema.get("properties")) or {}
+        types = types_of(properties.get(key), self._schema)
         return types - _STRING if sign.strip() else types
 
     def _short(self, ends: tuple[str, ...]) -> Steps[str]:
