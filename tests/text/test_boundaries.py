@@ -113,7 +113,9 @@ WORDS = [*SPECIAL, "<|", "|>", "<", " ", "\n", "the", " a", "in", "\u2581", "é"
 TEXTS = st.lists(st.sampled_from(WORDS) | st.text(max_size=3), min_size=1, max_size=30)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
+)
 @given(words=TEXTS)
 def test_a_text_that_grows_has_the_tokens_that_it_has_as_a_whole(
     vocabulary: Vocabulary, words: list[str]

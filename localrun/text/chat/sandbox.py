@@ -165,6 +165,7 @@ def make_environment(now: Callable[[], datetime]) -> jinja2.sandbox.SandboxedEnv
         lstrip_blocks=True,
         extensions=[_Generation, jinja2.ext.loopcontrols],
         cache_size=0,
+        optimized=False,  # a quarter less time to compile, and nothing is run while compiling
     )
     environment.filters["tojson"] = _tojson
 

@@ -46,8 +46,11 @@ LLAMA2 = """
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 
 
+CHAT = Chat(Templates())
+
+
 def render(source: str, turns: tuple[Turn, ...] = USER, **more: object) -> str:
-    return Chat(Templates()).render(source, turns, variables={**SPECIAL, **more})
+    return CHAT.render(source, turns, variables={**SPECIAL, **more})
 
 
 def plain(source: str, templates: Templates | None = None) -> str:
