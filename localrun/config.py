@@ -19,6 +19,7 @@ from typing import NamedTuple, cast
 from localrun.errors import BadSetting
 
 DEFAULT_PORT = 11434
+BACKENDS = ("llamacpp", "ollama")
 KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
@@ -63,6 +64,10 @@ class Settings:
         no_history: Keep no history of the prompt.
         editor: Command that Ctrl-G opens a message with.
         keep_nonces: Leave what agents change in each prompt as it was sent.
+        ollama: Address of an Ollama daemon as a URL; `off` asks none; empty looks for one at its
+            own address.
+        backend: Which of `BACKENDS` runs the models; empty: ours, and a daemon what only it has.
+        backends: The same for single models, each as `name=backend`.
         sources: Where each value that is not a default came from; see `origin`.
     """
 
@@ -93,6 +98,9 @@ class Settings:
     no_history: bool = False
     editor: str = "vi"
     keep_nonces: bool = False
+    ollama: str = ""
+    backend: str = ""
+    backends: tuple[str, ...] = ()
     sources: Mapping[str, str] = dataclass_field(default_factory=dict[str, str])
 
     def origin(self, name: str) -> str:
@@ -241,6 +249,37 @@ def _address(value: object) -> tuple[str, int | None]:
     return parse_host(_text(value))
 
 
+def _daemon(value: object) -> str:
+    """The URL of a daemon, whose port is Ollama's where none is said."""
+    word = _text(value).rstrip("/")
+    if not word or word.lower() in _FALSE:
+        return "off" if word else ""
+    scheme, found, rest = word.rpartition("://")
+    if scheme not in ("", "http", "https"):
+        raise ValueError("an address such as 127.0.0.1:11434 or https://name, or off")
+    host, port = parse_host(rest)
+    port = port or (443 if scheme == "https" else 80 if found else DEFAULT_PORT)
+    return f"{scheme or 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _backend(value: object) -> str:
+    word = _text(value).lower()
+    if word not in BACKENDS:
+        raise ValueError(f"one of {', '.join(BACKENDS)}")
+    return word
+
+
+def _backends(value: object) -> tuple[str, ...]:
+    """`name=backend` of a table, or of words with commas between them."""
+    if isinstance(value, dict):
+        table = cast("dict[str, object]", value)
+        return tuple(f"{name}={_backend(backend)}" for name, backend in table.items())
+    pairs = [word.rpartition("=") for word in _words(value)]
+    if not all(name for name, _, _ in pairs):
+        raise ValueError("model=backend, separated by commas")
+    return tuple(f"{name}={_backend(backend)}" for name, _, backend in pairs)
+
+
 _keep_alive, _load_timeout = _seconds(-1), _seconds(0)
 
 
@@ -289,6 +328,9 @@ SETTINGS = (
     Setting("editor", "editor", _text, "vi", "what Ctrl-G writes a message with",
             ("OLLAMA_EDITOR", "VISUAL", "EDITOR")),
     _ours("keep_nonces", _flag, "off", "render the prompts of agents as they were sent"),
+    _ours("ollama", _daemon, "looked for", "address of an Ollama to use as a backend, or off"),
+    _ours("backend", _backend, "the models' own", "what runs models: llamacpp or ollama"),
+    _ours("backends", _backends, "none", "the same for single models, as name=backend"),
 )  # fmt: skip
 
 

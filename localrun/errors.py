@@ -12,6 +12,8 @@
     ├── Forbidden             403  a door is shut: host, origin, key
     ├── Cancelled             499  the client went away, or the server stops
     ├── Busy                  503  the queue is full, or the server is shutting down
+    ├── BackendFailed         502  a daemon that serves for us answered nonsense, or broke off
+    │   └── BackendGone       503  it cannot be reached
     ├── OutOfMemory           507  the model does not fit what is free
     ├── PullFailed            502  a model could not be fetched
     │   ├── SourceMissing     404  no such repository, file or tag at the source
@@ -160,6 +162,20 @@ class Busy(LocalrunError):
     """Raised when the queue is full or the server is shutting down."""
 
     code = "busy"
+    status = 503
+
+
+class BackendFailed(LocalrunError):
+    """Raised when a daemon that serves for us fails, answers nonsense or breaks off."""
+
+    code = "backend_failed"
+    status = 502
+
+
+class BackendGone(BackendFailed):
+    """Raised when a daemon that serves for us cannot be reached or does not answer any more."""
+
+    code = "backend_gone"
     status = 503
 
 
