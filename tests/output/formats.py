@@ -6,6 +6,7 @@ of its template, and answers with reasoning, words and calls to the tools below.
 
 # ruff: noqa: RUF001 - the bars in DeepSeek's markers are wide on purpose
 from dataclasses import dataclass
+from functools import cached_property
 
 from localrun.output.family import Family, family_of
 
@@ -32,7 +33,7 @@ PARIS = {"city": "Paris", "days": 3}
 ROME = {"city": "Rome", "metric": True}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Format:
     """One family.
 
@@ -60,7 +61,7 @@ class Format:
     prompt_open: str = ""
     loose: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def family(self) -> Family:
         return family_of(jinja=self.template, go=None, architecture="llama")
 
@@ -315,3 +316,16 @@ FORMATS = [
            loose=("one", "two")),
     Format("generic", "{% if tools %} </think>", LP1, f"{L1}\n{L2}", THINK, loose=("one",)),
 ]  # fmt: skip
+
+FEW = list(
+    {
+        f.name: f
+        for f in FORMATS
+        if f.name
+        in {
+            "hermes", "qwen3", "qwen3-coder", "glm", "deepseek-v4", "deepseek-r1", "gemma4",
+            "mistral", "apertus", "lfm2", "llama3", "functionary", "harmony", "generic",
+        }
+    }.values()
+)  # fmt: skip
+"""One family for each way of writing calls."""

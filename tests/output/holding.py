@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
@@ -23,10 +24,16 @@ class _Bytes:
 TOKENIZER = LLTokenizer(TokenizerWrapper(_Bytes()))
 
 
-def matcher(grammar: str) -> LLMatcher:
+@lru_cache(maxsize=64)
+def _made(grammar: str) -> LLMatcher:
     made = LLMatcher(TOKENIZER, grammar, log_level=0)
     assert not made.is_error(), made.get_error() + "\n" + grammar
     return made
+
+
+def matcher(grammar: str) -> LLMatcher:
+    """A fresh walk through a grammar; a grammar is compiled once."""
+    return _made(grammar).deep_copy()
 
 
 def refused_at(grammar: str, text: str) -> str | None:

@@ -1,5 +1,7 @@
 """Every family's own way of writing, read whole and cut into pieces of any size."""
 
+from itertools import product
+
 import pytest
 
 from localrun.output.family import family_of
@@ -8,48 +10,39 @@ from tests.output.formats import FORMATS, PARIS, ROME, Format
 from tests.output.reading import calls, content, is_coherent, read, thinking
 
 each_format = pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f"{f.name}-{f.one[:14]}")
-each_cut = pytest.mark.parametrize("size", [1, 3, 10_000])
+SIZES = (1, 10_000)
+BARE = {"llama3", "llama4", "generic"}
+"""Families whose calls nothing marks: behind words they are an example."""
 
 
 @each_format
 def test_family_is_told_by_its_template(fmt: Format) -> None:
-    assert fmt.family.name == fmt.name
-    assert fmt.family.calls_tools
-    assert fmt.family.thinks is (fmt.thought is not None)
+    family = fmt.family
+    assert (family.name, family.calls_tools) == (fmt.name, True)
+    assert family.thinks is (fmt.thought is not None)
 
 
-@each_cut
 @each_format
-def test_call_is_read_behind_reasoning_and_words(fmt: Format, size: int) -> None:
-    text = (fmt.thought or "") + fmt.words + fmt.one
-    pieces = read(fmt.family, text, size, prompt=fmt.prompt)
-    bare = fmt.one[:1] in "{[" and fmt.name in {"llama3", "llama4", "generic"}
-    if bare:  # nothing marks it: behind words it is an example
-        assert not calls(pieces)
-    else:
-        assert calls(pieces) == [("get_weather", PARIS)]
-        assert content(pieces) == "Well."
-    assert thinking(pieces) == ("Hm." if fmt.thought else "")
-    assert is_coherent(pieces)
+def test_call_is_read_alone_and_behind_reasoning_and_words(fmt: Format) -> None:
+    texts = {fmt.one: ("", ""), (fmt.thought or "") + fmt.words + fmt.one: ("Hm.", "Well.")}
+    for (text, (thought, words)), size in product(texts.items(), SIZES):
+        pieces = read(fmt.family, text, size, prompt=fmt.prompt)
+        assert is_coherent(pieces)
+        assert thinking(pieces) == (thought if fmt.thought else "")
+        if words and fmt.name in BARE and fmt.one[:1] in "{[":
+            assert not calls(pieces)
+        else:
+            assert (calls(pieces), content(pieces)) == ([("get_weather", PARIS)], words)
 
 
-@each_cut
-@each_format
-def test_call_alone_is_read(fmt: Format, size: int) -> None:
-    pieces = read(fmt.family, fmt.one, size, prompt=fmt.prompt)
-    assert calls(pieces) == [("get_weather", PARIS)]
-    assert content(pieces) == ""
-    assert is_coherent(pieces)
-
-
-@each_cut
 @pytest.mark.parametrize("fmt", [f for f in FORMATS if f.two], ids=lambda f: f.name)
-def test_parallel_calls_are_read_in_order(fmt: Format, size: int) -> None:
-    pieces = read(fmt.family, (fmt.thought or "") + fmt.two, size, prompt=fmt.prompt)
-    assert calls(pieces) == [("get_weather", PARIS), ("get_weather", ROME)]
-    assert [p.index for p in pieces if isinstance(p, CallDone)] == [0, 1]
-    assert content(pieces) == ""
-    assert is_coherent(pieces)
+def test_parallel_calls_are_read_in_order(fmt: Format) -> None:
+    for size in SIZES:
+        pieces = read(fmt.family, (fmt.thought or "") + fmt.two, size, prompt=fmt.prompt)
+        assert calls(pieces) == [("get_weather", PARIS), ("get_weather", ROME)]
+        assert [p.index for p in pieces if isinstance(p, CallDone)] == [0, 1]
+        assert content(pieces) == ""
+        assert is_coherent(pieces)
 
 
 @pytest.mark.parametrize("fmt", [f for f in FORMATS if f.empty], ids=lambda f: f.name)
@@ -57,24 +50,20 @@ def test_call_without_arguments_has_an_empty_object(fmt: Format) -> None:
     assert calls(read(fmt.family, fmt.empty, 2, prompt=fmt.prompt)) == [("now", {})]
 
 
-@each_cut
 @pytest.mark.parametrize("fmt", [f for f in FORMATS if f.prompt_open], ids=lambda f: f.name)
-def test_reasoning_that_the_prompt_opened_is_reasoning(fmt: Format, size: int) -> None:
+def test_reasoning_that_the_prompt_opened_is_reasoning(fmt: Format) -> None:
     assert fmt.family.opens_reasoning(fmt.prompt_open)
     assert fmt.thought is not None
     text = "Hm." + fmt.thought.partition("Hm.")[2] + fmt.words
-    pieces = read(fmt.family, text, size, prompt=fmt.prompt_open)
-    assert (thinking(pieces), content(pieces)) == ("Hm.", "Well.")
+    for size in SIZES:
+        pieces = read(fmt.family, text, size, prompt=fmt.prompt_open)
+        assert (thinking(pieces), content(pieces)) == ("Hm.", "Well.")
 
 
 @each_format
-def test_words_alone_are_content(fmt: Format) -> None:
+def test_words_alone_are_content_and_so_are_calls_where_no_tool_was_offered(fmt: Format) -> None:
     pieces = read(fmt.family, fmt.words, 1, prompt=fmt.prompt)
     assert (content(pieces), thinking(pieces), calls(pieces)) == ("Well.", "", [])
-
-
-@each_format
-def test_calls_are_words_where_no_tool_was_offered(fmt: Format) -> None:
     pieces = read(fmt.family, fmt.one, 1, prompt=fmt.prompt, tools=[])
     assert not calls(pieces)
     assert "Paris" in content(pieces)
