@@ -4,7 +4,7 @@ The only reader of the environment. Conversion is our own instead of pydantic-se
 importing pydantic costs every command more than the whole of `localrun --version` may take.
 
 Order of what wins: a flag, `LOCALRUN_X`, the matching `OLLAMA_X`, `config.toml`, the default.
-`OLLAMA_HOST` and `OLLAMA_MODELS` are never used: they are another program's address and store.
+`OLLAMA_HOST` never becomes our address, nor `OLLAMA_MODELS` our store: models there are only read.
 Source: reading rules of `OLLAMA_*` in Ollama's envconfig (trimmed quotes, Go booleans, durations).
 """
 
@@ -64,6 +64,9 @@ class Settings:
         no_history: Keep no history of the prompt.
         editor: Command that Ctrl-G opens a message with.
         keep_nonces: Leave what agents change in each prompt as it was sent.
+        adopt: List and run the models of Ollama's store and of the Hub's cache where they lie.
+        ollama_models: Ollama's store, which is only read; None if there is none.
+        hub_cache: The Hub's cache, which is only read; None if nobody looked for it.
         ollama: Address of an Ollama daemon as a URL; `off` asks none; empty looks for one at its
             own address.
         backend: Which of `BACKENDS` runs the models; empty: ours, and a daemon what only it has.
@@ -98,6 +101,9 @@ class Settings:
     no_history: bool = False
     editor: str = "vi"
     keep_nonces: bool = False
+    adopt: bool = True
+    ollama_models: Path | None = None
+    hub_cache: Path | None = None
     ollama: str = ""
     backend: str = ""
     backends: tuple[str, ...] = ()
@@ -328,6 +334,11 @@ SETTINGS = (
     Setting("editor", "editor", _text, "vi", "what Ctrl-G writes a message with",
             ("OLLAMA_EDITOR", "VISUAL", "EDITOR")),
     _ours("keep_nonces", _flag, "off", "render the prompts of agents as they were sent"),
+    _ours("adopt", _flag, "on", "list the models of Ollama's store and the Hub's cache"),
+    Setting("ollama_models", "ollama_models", _path, "~/.ollama/models",
+            "Ollama's store, only read", ("OLLAMA_MODELS",)),
+    Setting("hub_cache", "hub_cache", _path, "~/.cache/huggingface/hub",
+            "the Hub's cache, only read", ("HF_HUB_CACHE",)),
     _ours("ollama", _daemon, "looked for", "address of an Ollama to use as a backend, or off"),
     _ours("backend", _backend, "the models' own", "what runs models: llamacpp or ollama"),
     _ours("backends", _backends, "none", "the same for single models, as name=backend"),
@@ -353,6 +364,7 @@ def load_settings(
     written: Mapping[str, object] = _read_config(file) if file else {}
     values: dict[str, object] = {"home": home, "models": home / "models"}
     sources: dict[str, str] = {"home": "LOCALRUN_HOME"} if environ.get("LOCALRUN_HOME") else {}
+    values |= _others_folders(environ)
     if (home / "models.toml").is_file():
         values["catalog"] = home / "models.toml"
     for setting in SETTINGS:
@@ -360,6 +372,17 @@ def load_settings(
         if found is not None:
             _take(setting, found, values, sources)
     return Settings(**values, sources=sources)  # type: ignore[arg-type]  # converted by SETTINGS
+
+
+def _others_folders(environ: Mapping[str, str]) -> dict[str, object]:
+    """Where other programs keep their models, unless a variable says otherwise."""
+    stores = [_path("~/.ollama/models"), Path("/usr/share/ollama/.ollama/models")]
+    cache = _trim(environ.get("XDG_CACHE_HOME", "")) or "~/.cache"
+    hub = _trim(environ.get("HF_HOME", "")) or f"{cache}/huggingface"
+    found: dict[str, object] = {"hub_cache": _path(hub) / "hub"}
+    if store := next((path for path in stores if path.is_dir()), None):
+        found["ollama_models"] = store
+    return found
 
 
 def child_environment(**extra: str) -> dict[str, str]:

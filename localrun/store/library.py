@@ -9,73 +9,84 @@ A `:` in a host becomes `%3A`, because Windows has no such file names.
 
 import contextlib
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Protocol
 
-from localrun.errors import BadRequest, BadSetting, LocalrunError, ModelNotFound, NotFound
+from localrun.errors import (
+    BadRequest,
+    BadSetting,
+    LocalrunError,
+    ModelNotFound,
+    NotFound,
+    Unsupported,
+)
 from localrun.names import DEFAULT_HOST, DEFAULT_NAMESPACE, HUB_HOST, ModelName, parse_name
 from localrun.store.blobs import BLOB_NAME, Blobs, free_bytes, sync_folder, write_atomically
-from localrun.store.manifest import (
-    ADAPTER,
-    CHAT_TEMPLATE,
-    DRAFT,
-    LICENSE,
-    MESSAGES,
-    MODEL,
-    PARAMS,
-    PROJECTOR,
-    SYSTEM,
-    TEMPLATE,
-    BadManifest,
-    Manifest,
-    digest_of,
-    dump_manifest,
-    parse_config,
-    parse_manifest,
-)
-from localrun.store.stored import StoredModel, weights_digest
+from localrun.store.manifest import BadManifest, Manifest, dump_manifest, parse_manifest
+from localrun.store.reading import Reader, children
+from localrun.store.stored import StoredModel
 from localrun.system.locks import locked
 
 __all__ = ["SCHEMA_VERSION", "Library", "StoredModel", "hub_name"]
 
 SCHEMA_VERSION = 1
-_MAX_SMALL_BLOB_BYTES = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class _Cached:
-    stamp: tuple[int, int, int]
-    model: StoredModel
+class Foreign(Protocol):
+    """Models that lie in other programs' folders; see `adopted`."""
+
+    def models(self) -> list[StoredModel]:
+        """Those that are there as they were adopted, in any order."""
+        ...
+
+    def name_of(self, name: ModelName) -> ModelName | None:
+        """The name as it is kept, None if there is no such model."""
+        ...
+
+    def get(self, name: ModelName) -> StoredModel:
+        """The model of a name that `name_of` gave.
+
+        Raises `BadModelFile` if its files are gone or have changed.
+        """
+        ...
+
+    def forget(self, name: ModelName) -> None:
+        """List it no more; its files are not ours and stay."""
+        ...
 
 
-class Library:
+class Library(Reader):
     """The models under one root; safe for several threads and processes.
 
     Args:
         root: Root of the store; it is made when something is first written.
         free: How many bytes the disk of a folder has left.
+        foreign: Models of other programs; where two have one name, ours is meant.
 
     Raises:
         BadSetting: If the root was written by a newer localrun.
     """
 
-    def __init__(self, root: Path, free: Callable[[Path], int] = free_bytes) -> None:
-        self.root = root
-        self.blobs = Blobs(root, free)
-        self._cache: dict[Path, _Cached] = {}
+    def __init__(
+        self,
+        root: Path,
+        free: Callable[[Path], int] = free_bytes,
+        foreign: Foreign | None = None,
+    ) -> None:
+        super().__init__(root, Blobs(root, free))
+        self._foreign = foreign
         self._check_schema()
 
     def list(self) -> list[StoredModel]:
         """Every model that can be read, newest first; damaged ones are left out."""
-        found: list[StoredModel] = []
-        for path in self._manifest_paths():
-            with contextlib.suppress(LocalrunError, FileNotFoundError):
-                found.append(self._read(path))
-        return sorted(found, key=lambda model: model.modified_at, reverse=True)
+        found = {model.name.key: model for model in self.models()}
+        if self._foreign is not None:
+            for model in self._foreign.models():
+                if self._locate(model.name) is None:
+                    found.setdefault(model.name.key, model)
+        return sorted(found.values(), key=lambda model: model.modified_at, reverse=True)
 
     def get(self, name: ModelName) -> StoredModel:
         """The model of this name, whatever its casing.
@@ -83,9 +94,12 @@ class Library:
         Raises:
             ModelNotFound: If there is none.
             BadManifest: If it is there and cannot be read.
+            BadModelFile: If it was adopted, and its files are gone or have changed.
         """
         path = self._locate(name)
         if path is None:
+            if self._foreign is not None and (adopted := self._foreign.name_of(name)) is not None:
+                return self._foreign.get(adopted)
             raise ModelNotFound(name.short())
         try:
             return self._read(path)
@@ -93,16 +107,31 @@ class Library:
             raise ModelNotFound(name.short()) from error
 
     def find(self, text: str) -> StoredModel:
-        """The model that a user means: `user/repo` is looked for on the Hub's shelf too.
+        """The model that a user means; see `resolve`.
+
+        Raises:
+            InvalidName: If the text is no model name.
+            ModelNotFound: If there is no such model; it quotes the text as it was written.
+            BadModelFile: If it was adopted, and its files are gone or have changed.
+        """
+        return self.get(self.resolve(text))
+
+    def resolve(self, text: str) -> ModelName:
+        """The name that a user means: `user/repo` is looked for on the Hub's shelf too.
 
         Raises:
             InvalidName: If the text is no model name.
             ModelNotFound: If there is no such model; it quotes the text as it was written.
         """
         name = parse_name(text)
-        for candidate in (name, hub_name(name)):
-            if candidate is not None and self._locate(candidate) is not None:
-                return self.get(candidate)
+        on_hub = hub_name(name)
+        candidates = (name,) if on_hub is None else (name, on_hub)
+        for candidate in candidates:
+            if self._locate(candidate) is not None:
+                return candidate
+        for candidate in candidates if self._foreign is not None else ():
+            if self._foreign is not None and (found := self._foreign.name_of(candidate)):
+                return found
         raise ModelNotFound(text)
 
     def add(self, name: ModelName, manifest: Manifest, content: bytes | None = None) -> StoredModel:
@@ -145,7 +174,7 @@ class Library:
                 owned = {self.blobs.path(digest).name for digest in self._referenced()}
             except LocalrunError:
                 return 0
-            for path in _children(self.root / "blobs"):
+            for path in children(self.root / "blobs"):
                 if path.name in owned or not BLOB_NAME.fullmatch(path.name):
                     continue
                 found = path.stat()
@@ -167,7 +196,7 @@ class Library:
         return self._digests_at(path) - manifest.digests - others
 
     def delete(self, name: ModelName) -> None:
-        """Remove a model, and its blobs that no other model has.
+        """Remove a model, and its blobs that no other model has; of an adopted one our record.
 
         Raises:
             ModelNotFound: If there is none of this name.
@@ -175,7 +204,8 @@ class Library:
         with self._changing():
             path = self._locate(name)
             if path is None:
-                raise ModelNotFound(name.short())
+                self._forget(name)
+                return
             digests = self._digests_at(path)
             path.unlink()
             self._cache.pop(path, None)
@@ -196,118 +226,25 @@ class Library:
 
         Raises:
             ModelNotFound: If there is no such model.
+            Unsupported: If it was adopted, so that the store has nothing of it.
         """
         path = self._locate(name)
         if path is None:
-            raise ModelNotFound(name.short())
+            adopted = self.get(name)
+            raise Unsupported(
+                f"{adopted.name.short()} is adopted: its files are not in the store",
+                hint=f"localrun pull {adopted.model_paths[0]}  takes them in, without a copy where"
+                " the disk is the same",
+            )
         return path.read_bytes()
 
     # ── files ─────────────────────────────────────────────────────────────────────────────────
 
-    @property
-    def _manifests(self) -> Path:
-        return self.root / "manifests"
-
-    def _path(self, name: ModelName) -> Path:
-        folder = self._manifests / _host_folder(name.host) / name.namespace / name.model
-        return folder / name.tag
-
-    def _locate(self, name: ModelName) -> Path | None:
-        exact = self._path(name)
-        if exact.is_file():
-            return exact
-        folder = self._manifests
-        for part in (_host_folder(name.host), name.namespace, name.model, name.tag):
-            found = next((p for p in _children(folder) if p.name.lower() == part.lower()), None)
-            if found is None:
-                return None
-            folder = found
-        return folder if folder.is_file() else None
-
-    def _manifest_paths(self) -> Iterator[Path]:
-        for host in _children(self._manifests):
-            for namespace in _children(host):
-                for model in _children(namespace):
-                    yield from (tag for tag in _children(model) if not tag.name.startswith("."))
-
-    def _name_of(self, path: Path) -> ModelName:
-        host, namespace, model, tag = path.relative_to(self._manifests).parts
-        return ModelName(model, tag, namespace, host.replace("%3A", ":"))
-
-    def _read(self, path: Path) -> StoredModel:
-        found = path.stat()
-        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-        cached = self._cache.get(path)
-        if cached is not None and cached.stamp == stamp:
-            return cached.model
-        modified_at = datetime.fromtimestamp(found.st_mtime, UTC).astimezone()
-        model = self._build(path, path.read_bytes(), modified_at)
-        self._cache[path] = _Cached(stamp, model)
-        return model
-
-    def _build(self, path: Path, content: bytes, modified_at: datetime) -> StoredModel:
-        manifest = parse_manifest(content)
-        weights = manifest.of_type(MODEL)
-        if not weights:
-            raise BadManifest(f"{path} has no model layer")
-        return StoredModel(
-            name=self._name_of(path),
-            digest=digest_of(content).removeprefix("sha256:"),
-            size_bytes=manifest.size_bytes,
-            modified_at=modified_at,
-            manifest=manifest,
-            config=parse_config(self._small(manifest.config.digest)),
-            model_paths=self._paths(manifest, MODEL),
-            model_digest=weights_digest(manifest),
-            template=self._text(manifest, TEMPLATE),
-            chat_template=self._text(manifest, CHAT_TEMPLATE),
-            system=self._text(manifest, SYSTEM),
-            params=self._params(manifest),
-            licenses=tuple(
-                self._small(layer.digest).decode("utf-8", "replace")
-                for layer in manifest.of_type(LICENSE)
-            ),
-            messages=self._messages(manifest),
-            adapter_paths=self._paths(manifest, ADAPTER),
-            projector_paths=self._paths(manifest, PROJECTOR),
-            draft_paths=self._paths(manifest, DRAFT),
-        )
-
-    def _paths(self, manifest: Manifest, media_type: str) -> tuple[Path, ...]:
-        return tuple(self.blobs.path(layer.digest) for layer in manifest.of_type(media_type))
-
-    def _small(self, digest: str) -> bytes:
-        path = self.blobs.path(digest)
-        try:
-            with path.open("rb") as file:
-                return file.read(_MAX_SMALL_BLOB_BYTES)
-        except OSError as error:
-            raise BadManifest(f"the blob {digest} cannot be read: {error}") from error
-
-    def _text(self, manifest: Manifest, media_type: str) -> str | None:
-        layers = manifest.of_type(media_type)
-        return self._small(layers[-1].digest).decode("utf-8", "replace") if layers else None
-
-    def _json(self, manifest: Manifest, media_type: str) -> object:
-        text = self._text(manifest, media_type)
-        try:
-            return json.loads(text) if text else None
-        except (ValueError, RecursionError) as error:
-            raise BadManifest(f"a layer of type {media_type} is no JSON: {error}") from error
-
-    def _params(self, manifest: Manifest) -> dict[str, object]:
-        params = self._json(manifest, PARAMS)
-        return cast("dict[str, object]", params) if isinstance(params, dict) else {}
-
-    def _messages(self, manifest: Manifest) -> tuple[dict[str, object], ...]:
-        turns = self._json(manifest, MESSAGES)
-        if not isinstance(turns, list):
-            return ()
-        return tuple(
-            cast("dict[str, object]", turn)
-            for turn in cast("list[object]", turns)
-            if isinstance(turn, dict)
-        )
+    def _forget(self, name: ModelName) -> None:
+        adopted = None if self._foreign is None else self._foreign.name_of(name)
+        if self._foreign is None or adopted is None:
+            raise ModelNotFound(name.short())
+        self._foreign.forget(adopted)
 
     # ── changes ───────────────────────────────────────────────────────────────────────────────
 
@@ -379,14 +316,3 @@ def hub_name(name: ModelName) -> ModelName | None:
     if name.host != DEFAULT_HOST or name.namespace == DEFAULT_NAMESPACE:
         return None
     return ModelName(name.model, name.tag, name.namespace, HUB_HOST)
-
-
-def _host_folder(host: str) -> str:
-    return host.replace(":", "%3A")
-
-
-def _children(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []

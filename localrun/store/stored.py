@@ -31,6 +31,7 @@ class StoredModel:
         adapter_paths: LoRA files to lay over the weights.
         projector_paths: What makes images and sounds readable to the model.
         draft_paths: A small model that guesses ahead.
+        adopted: The folder of another program in which its files lie; empty if they are ours.
     """
 
     name: ModelName
@@ -50,6 +51,7 @@ class StoredModel:
     adapter_paths: tuple[Path, ...] = ()
     projector_paths: tuple[Path, ...] = ()
     draft_paths: tuple[Path, ...] = ()
+    adopted: str = ""
 
     @property
     def adapter_bytes(self) -> int:
