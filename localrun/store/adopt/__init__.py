@@ -1,0 +1,1 @@
+"""Models in other programs' folders, used where they lie: nothing there is ever written."""
