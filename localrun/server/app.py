@@ -21,13 +21,14 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from localrun import __version__
 from localrun.backends.early import Early
 from localrun.config import Settings
 from localrun.errors import BadSetting
 from localrun.server.answers import Endpoint
-from localrun.server.guard import Guard, check_bind
+from localrun.server.guard import SERVER_SEND, Guard, check_bind
 from localrun.server.ports import address_of, bind
 from localrun.server.rooms import Parts, Rooms, make_rooms
 from localrun.server.routes import routes
@@ -257,8 +258,12 @@ def _run(app: FastAPI, sockets: list[socket.socket], ready: Callable[[str], None
 
 
 def _uvicorn_config(app: FastAPI) -> uvicorn.Config:
+    async def outermost(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[SERVER_SEND] = send
+        await app(scope, receive, send)
+
     return uvicorn.Config(
-        app,
+        outermost,
         http=_http_protocol(app),
         access_log=False,
         log_config=None,

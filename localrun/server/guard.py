@@ -81,6 +81,10 @@ def check_bind(settings: Settings) -> None:
     )
 
 
+SERVER_SEND = "localrun.server_send"
+"""Key of a scope: the web server's own `send`, before any middleware."""
+
+
 class Guard:
     """The middleware. Adds `localrun.scope` to the ASGI scope: the request's cache scope."""
 
@@ -101,12 +105,12 @@ class Guard:
         except LocalrunError as error:
             await _refuse(send, error, scope["path"])
             return
-        if cors and scope["method"] == "OPTIONS":
-            await _answer(send, 204, [*cors, *_PREFLIGHT], b"")
+        if scope["method"] == "OPTIONS" and (cors or _is_named(headers.get("host", ""))):
+            await _answer(send, 204, [*cors, *_PREFLIGHT] if cors else [], b"")
             return
-        # Between here and the endpoint each middleware looks at the first message of an answer
-        # only; the records of a stream may go past them.
-        scope["localrun.send"] = send
+        # Between the server and the endpoint each middleware looks at the first message of an
+        # answer only; the records of a stream may go past them.
+        scope["localrun.send"] = scope.get(SERVER_SEND, send)
         await self._app(scope, receive, _with_headers(send, cors) if cors else send)
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -202,6 +206,12 @@ def _host_name(host: str) -> str | None:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".").lower()
     except ValueError:
         return None
+
+
+def _is_named(host: str) -> bool:
+    """A Host header has a name: Ollama says 204 to its OPTIONS, whatever they are for."""
+    name = _host_name(host)
+    return bool(name) and not _is_address(name)
 
 
 def _is_address(name: str) -> bool:

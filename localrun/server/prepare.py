@@ -120,7 +120,7 @@ async def prepare(rooms: Rooms, model: StoredModel, ask: Ask, *, scope: str) -> 
     manner = manner_of(model, info, ask, prompt)
     _check_bias(ask, info)
     prompt = _mended(rooms, laid_out(model, prompt, ask, manner, info), scope)
-    ahead = _Ahead(rooms, ask, prompt)
+    ahead = _Ahead(rooms, ask, prompt, is_held=False)
     planning = asyncio.ensure_future(ahead.plan(model, info, options))
     try:
         plan, prepared, (window, demanded) = await _fitted(rooms, ask, options, prompt, planning)
@@ -142,22 +142,24 @@ class _Ahead:
     """The plan of a load, and the load itself beside the rendering, where the prompt surely fits.
 
     Reading weights takes as long as reading a vocabulary; one after the other a first token would
-    wait for both. A prompt that may be too long waits: it is refused before a weight is read.
+    wait for both. A prompt that may be too long waits, and so does what a grammar may have to hold:
+    both may be refused, and then before a weight is read.
     """
 
-    def __init__(self, rooms: Rooms, ask: Ask, prompt: Prepare) -> None:
-        self._rooms, self._ask, self._prompt = rooms, ask, prompt
+    def __init__(self, rooms: Rooms, ask: Ask, prompt: Prepare, *, is_held: bool) -> None:
+        self._rooms, self._prompt, self._keep_alive_s = rooms, prompt, ask.keep_alive_s
+        self._may_begin = not (ask.render_only or is_held)
         self._lease: Lease | None = None
 
     async def plan(self, model: StoredModel, info: ModelInfo, options: Options) -> Plan:
         """Plan the load, and begin it."""
-        rooms, ask = self._rooms, self._ask
+        rooms = self._rooms
         plan = await rooms.planner.plan(model, info, options)
         is_loaded = rooms.scheduler.loaded_window(plan.model)
-        if not ask.render_only and not is_loaded and _most_tokens(self._prompt) <= plan.window:
+        if self._may_begin and not is_loaded and _most_tokens(self._prompt) <= plan.window:
             _, demanded = rooms.planner.settle(plan, options, 0)
             self._lease = rooms.scheduler.lease(
-                rooms.planner.demand(plan, demanded, ask.keep_alive_s)
+                rooms.planner.demand(plan, demanded, self._keep_alive_s)
             )
             self._lease.begin()
         return plan
@@ -228,7 +230,8 @@ async def _fitted(
     rooms: Rooms, ask: Ask, options: Options, prompt: Prepare, planning: "asyncio.Future[Plan]"
 ) -> _Fitted:
     """The prompt, whole if it fits, else without its oldest turns where that is allowed."""
-    limit = min(options.num_ctx or 0, prompt.n_ctx_train or 1 << 30)
+    trained = prompt.n_ctx_train
+    limit = min(options.num_ctx or trained, trained) if trained else options.num_ctx or 0
     preparing = asyncio.ensure_future(
         # What is too long by far need not be tokenized to the end.
         rooms.parts.text.prepare(msgspec.structs.replace(prompt, n_ctx=limit))
@@ -265,8 +268,12 @@ def _settled(rooms: Rooms, plan: Plan, options: Options, prepared: Prepared) -> 
     return rooms.planner.settle(plan, options, len(prepared.tokens) // 4)
 
 
+def _may_need_grammar(ask: Ask, manner: Manner) -> bool:
+    return ask.format not in (None, "") or bool(manner.tools)
+
+
 def _grammar(ask: Ask, manner: Manner, prepared: Prepared) -> str:
-    if ask.format in (None, "") and not manner.tools:
+    if not _may_need_grammar(ask, manner):
         return ""
     return manner.family.grammar(
         format=None if ask.format == "" else ask.format,
