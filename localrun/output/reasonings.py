@@ -50,7 +50,7 @@ REASONINGS: tuple[Reasons, ...] = (
         ("<|channel|>", "<|message|>"),
         start="<|channel|>analysis<|message|>",
         end="<|end|>",
-        closing="<|end|><|start|>assistant<|channel|>final<|message|>",
+        closing="<|end|><|start|>assistant",
     ),
     Reasons(("hy_Assistant",), start="<think:opensource>", end="</think:opensource>"),
     Reasons(("<mm:think>",), start="<mm:think>", end="</mm:think>"),

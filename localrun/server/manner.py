@@ -113,7 +113,7 @@ def laid_out(
         think=manner.think,
         variables={**family.variables(manner.think), **ask.variables},
         markers=family.markers if manner.parses else (),
-        reasoning_end=family.reasoning_end if manner.parses else "",
+        reasoning_end=family.reasoning_closing if manner.parses else "",
     )
 
 

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from localrun.output.family import Family
 from localrun.output.pieces import (
@@ -27,6 +29,14 @@ def read(
     """All pieces of a text that comes `size` characters at a time."""
     parts = (text[i : i + size] for i in range(0, len(text), size))
     return fed(family, parts, prompt, tools, is_formatted)
+
+
+def read_both(family: Family, text: str, **how: Any) -> list[Piece]:
+    """All pieces of a text that comes character by character; the same as if it comes at once."""
+    pieces = read(family, text, 1, **how)
+    assert joined(pieces) == joined(read(family, text, len(text) + 1, **how))
+    assert is_coherent(pieces)
+    return pieces
 
 
 def fed(
@@ -69,3 +79,19 @@ def is_coherent(pieces: Sequence[Piece]) -> bool:
             if json.loads("".join(told)) != piece.arguments:
                 return False
     return begun == ended == list(range(len(begun)))
+
+
+def joined(pieces: list[Piece]) -> list[Piece]:
+    """Neighbours of one kind made one, ids left out: how the text was cut no longer shows."""
+    out: list[Piece] = []
+    for piece in pieces:
+        last = out[-1] if out else None
+        if isinstance(piece, Content | Thinking) and type(last) is type(piece):
+            out[-1] = type(piece)(last.text + piece.text)
+        elif isinstance(piece, CallArguments) and isinstance(last, CallArguments):
+            out[-1] = CallArguments(piece.index, last.text + piece.text)
+        elif isinstance(piece, CallBegun | CallDone):
+            out.append(replace(piece, id=""))
+        else:
+            out.append(piece)
+    return out

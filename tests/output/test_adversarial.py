@@ -7,19 +7,16 @@ import pytest
 from localrun.output.family import family_of
 from localrun.output.pieces import CallArguments, CallBegun, CallBroken
 from tests.output.formats import FORMATS, TOOLS
-from tests.output.reading import broken, calls, content, read, thinking
+from tests.output.reading import broken, calls, content, read, read_both, thinking
 
 BY_NAME = {f.name: f.family for f in reversed(FORMATS)}
 HERMES, QWEN3, CODER = BY_NAME["hermes"], BY_NAME["qwen3"], BY_NAME["qwen3-coder"]
-
-each_cut = pytest.mark.parametrize("size", [1, 10_000])
 
 
 def hermes(arguments: str, name: str = "get_weather") -> str:
     return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
 
 
-@each_cut
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
@@ -49,9 +46,9 @@ def hermes(arguments: str, name: str = "get_weather") -> str:
         ('{"a": ' + "9" * 5000 + "}", None),
     ],
 )
-def test_arguments_are_mended_only_where_they_can_mean_one_thing(written, meant, size) -> None:
+def test_arguments_are_mended_only_where_they_can_mean_one_thing(written, meant) -> None:
     text = hermes(written)
-    pieces = read(HERMES, text, size)
+    pieces = read_both(HERMES, text)
     if meant is None:
         assert not calls(pieces)
         assert broken(pieces) == [text]
@@ -61,7 +58,6 @@ def test_arguments_are_mended_only_where_they_can_mean_one_thing(written, meant,
         assert json.loads(told) == meant
 
 
-@each_cut
 @pytest.mark.parametrize(
     "text",
     [
@@ -84,52 +80,47 @@ def test_arguments_are_mended_only_where_they_can_mean_one_thing(written, meant,
         "\n\n{\n",
     ],
 )
-def test_what_only_looks_like_a_call_or_a_thought_is_content(text: str, size: int) -> None:
-    pieces = read(QWEN3, text, size)
+def test_what_only_looks_like_a_call_or_a_thought_is_content(text: str) -> None:
+    pieces = read_both(QWEN3, text)
     assert not [p for p in pieces if isinstance(p, CallBegun)]
     assert (content(pieces), thinking(pieces)) == (text, "")
 
 
-@each_cut
-def test_json_of_a_format_may_speak_of_calls(size: int) -> None:
+def test_json_of_a_format_may_speak_of_calls() -> None:
     text = json.dumps({"how": "Write " + hermes("{}") + " or <think>."})
-    pieces = read(QWEN3, text, size, is_formatted=True)
+    pieces = read_both(QWEN3, text, is_formatted=True)
     assert (content(pieces), calls(pieces)) == (text, [])
-    assert calls(read(QWEN3, hermes("{}"), size, is_formatted=True)) == [("get_weather", {})]
+    assert calls(read_both(QWEN3, hermes("{}"), is_formatted=True)) == [("get_weather", {})]
 
 
-@each_cut
-def test_cut_call_is_told_as_broken_with_all_that_was_written(size: int) -> None:
+def test_cut_call_is_told_as_broken_with_all_that_was_written() -> None:
     whole = "Well. " + hermes('{"city": "Paris", "days": [1, 2]}')
     begun = whole.index("get_weather") + len('get_weather"')
     for end in range(begun, whole.index("}}")):
-        pieces = read(HERMES, whole[:end], size)
+        pieces = read_both(HERMES, whole[:end])
         assert broken(pieces) == [whole[len("Well. ") : end]]
         assert content(pieces) == "Well."
 
 
-@each_cut
-def test_call_whose_end_marker_was_cut_is_whole(size: int) -> None:
+def test_call_whose_end_marker_was_cut_is_whole() -> None:
     text = hermes('{"city": "Paris"}')
     for end in range(text.index("}}") + 1, len(text) + 1):
-        assert calls(read(HERMES, text[:end], size)) == (
+        assert calls(read_both(HERMES, text[:end])) == (
             [("get_weather", {"city": "Paris"})] if end > text.index("}}") + 1 else []
         )
 
 
-@each_cut
-def test_words_behind_a_broken_call_are_still_read(size: int) -> None:
+def test_words_behind_a_broken_call_are_still_read() -> None:
     text = hermes('{"a": oops}') + "\nSorry. " + hermes('{"city": "Rome"}')
-    pieces = read(HERMES, text, size)
+    pieces = read_both(HERMES, text)
     assert broken(pieces) == [hermes('{"a": oops}')]
     assert content(pieces) == "Sorry."
     assert calls(pieces) == [("get_weather", {"city": "Rome"})]
     assert [p.index for p in pieces if isinstance(p, CallBegun)] == [0, 1]
 
 
-@each_cut
-def test_unknown_tool_behind_the_familys_own_marker_is_a_call(size: int) -> None:
-    assert calls(read(HERMES, hermes("{}", name="get_money"), size)) == [("get_money", {})]
+def test_unknown_tool_behind_the_familys_own_marker_is_a_call() -> None:
+    assert calls(read_both(HERMES, hermes("{}", name="get_money"))) == [("get_money", {})]
 
 
 @pytest.mark.parametrize("size", [1, 5])
@@ -155,9 +146,8 @@ def test_arguments_are_told_while_they_come(size: int) -> None:
         ("  b ", "", "", "  b "),
     ],
 )
-@each_cut
-def test_reasoning_ends_and_begins_at_its_marks(text, prompt, thought, words, size) -> None:
-    pieces = read(QWEN3, text, size, prompt=prompt)
+def test_reasoning_ends_and_begins_at_its_marks(text, prompt, thought, words) -> None:
+    pieces = read_both(QWEN3, text, prompt=prompt)
     assert (thinking(pieces), content(pieces)) == (thought, words)
 
 
@@ -179,7 +169,6 @@ TYPED = {
 }
 
 
-@each_cut
 @pytest.mark.parametrize(
     ("key", "written", "meant"),
     [
@@ -206,14 +195,13 @@ TYPED = {
         ("other", "1", 1),
     ],
 )
-def test_tagged_values_get_the_type_that_their_schema_asks_for(key, written, meant, size) -> None:
+def test_tagged_values_get_the_type_that_their_schema_asks_for(key, written, meant) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": TYPED}}
     value = f"<parameter={key}>\n{written}\n</parameter>"
     text = f"<tool_call>\n<function=f>\n{value}\n</function>\n</tool_call>"
-    assert calls(read(CODER, text, size, tools=[tool])) == [("f", {key: meant})]
+    assert calls(read_both(CODER, text, tools=[tool])) == [("f", {key: meant})]
 
 
-@each_cut
 @pytest.mark.parametrize(
     "text",
     [
@@ -222,17 +210,16 @@ def test_tagged_values_get_the_type_that_their_schema_asks_for(key, written, mea
         "<tool_call>\n<function=get_weather>\nwords</function>\n</tool_call>",
     ],
 )
-def test_tags_that_do_not_fit_are_a_broken_call(text: str, size: int) -> None:
-    pieces = read(CODER, text, size)
+def test_tags_that_do_not_fit_are_a_broken_call(text: str) -> None:
+    pieces = read_both(CODER, text)
     assert broken(pieces) == [text]
     assert isinstance(pieces[-1], CallBroken)
 
 
-@each_cut
-def test_tags_without_the_marker_around_them_are_a_call(size: int) -> None:
+def test_tags_without_the_marker_around_them_are_a_call() -> None:
     text = "<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>"
-    assert calls(read(CODER, text, size)) == [("get_weather", {"city": "Paris"})]
-    assert calls(read(CODER, hermes('{"city": "Paris"}'), size)) == [
+    assert calls(read_both(CODER, text)) == [("get_weather", {"city": "Paris"})]
+    assert calls(read_both(CODER, hermes('{"city": "Paris"}'))) == [
         ("get_weather", {"city": "Paris"})
     ]
 
@@ -241,7 +228,6 @@ HARMONY = BY_NAME["harmony"]
 START = "<|start|>assistant"
 
 
-@each_cut
 @pytest.mark.parametrize(
     ("text", "thought", "words", "called"),
     [
@@ -265,24 +251,22 @@ START = "<|start|>assistant"
         ("<|channel|>analysis<|message|>Hm", "Hm", "", []),
     ],
 )
-def test_harmony_headers_say_what_a_message_is(text, thought, words, called, size) -> None:
-    pieces = read(HARMONY, text, size, prompt=START)
+def test_harmony_headers_say_what_a_message_is(text, thought, words, called) -> None:
+    pieces = read_both(HARMONY, text, prompt=START)
     assert (thinking(pieces), content(pieces), calls(pieces)) == (thought, words, called)
 
 
-@each_cut
-def test_harmony_prompt_that_ends_inside_a_message_goes_on_with_it(size: int) -> None:
+def test_harmony_prompt_that_ends_inside_a_message_goes_on_with_it() -> None:
     prompt = f"{START}<|channel|>analysis<|message|>"
-    pieces = read(HARMONY, f"Hm.<|end|>{START}<|channel|>final<|message|>Well.", size, prompt)
+    pieces = read_both(HARMONY, f"Hm.<|end|>{START}<|channel|>final<|message|>Well.", prompt=prompt)
     assert (thinking(pieces), content(pieces)) == ("Hm.", "Well.")
     assert HARMONY.opens_reasoning(prompt)
 
 
-@each_cut
-def test_llama_built_in_tools_are_calls(size: int) -> None:
+def test_llama_built_in_tools_are_calls() -> None:
     search = {"type": "function", "function": {"name": "brave_search"}}
     text = '<|python_tag|>brave_search.call(query="a, b")'
-    pieces = read(BY_NAME["llama3"], text, size, tools=[search])
+    pieces = read_both(BY_NAME["llama3"], text, tools=[search])
     assert calls(pieces) == [("brave_search", {"query": "a, b"})]
 
 
@@ -312,13 +296,10 @@ def test_model_without_a_template_is_plain() -> None:
     assert content(read(family, hermes("{}"), 1, tools=TOOLS)) == hermes("{}")
 
 
-@each_cut
 @pytest.mark.parametrize("end", ["}}", "}"])
 @pytest.mark.parametrize(("before", "after"), [("<tool_call>\n", "\n</tool_call>"), ("", "")])
-def test_braces_that_the_template_doubles_are_read(
-    before: str, after: str, end: str, size: int
-) -> None:
+def test_braces_that_the_template_doubles_are_read(before: str, after: str, end: str) -> None:
     text = f'{before}{{{{"name": "get_weather", "arguments": {{"city": "Paris"}}{end}{after}'
-    pieces = read(HERMES, text, size)
+    pieces = read_both(HERMES, text)
     assert calls(pieces) == [("get_weather", {"city": "Paris"})]
     assert content(pieces) == ""

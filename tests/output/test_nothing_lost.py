@@ -1,15 +1,12 @@
 """What no text may do to a parser: lose a word, raise, hang, or depend on how it was cut."""
 
 import time
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localrun.output.pieces import (
-    CallArguments,
-    CallBegun,
     CallBroken,
     CallDone,
     Content,
@@ -17,7 +14,7 @@ from localrun.output.pieces import (
     Thinking,
 )
 from tests.output.formats import FEW, FORMATS, TOOLS, Format
-from tests.output.reading import fed, is_coherent, read
+from tests.output.reading import fed, is_coherent, joined, read
 
 FAMILIES = {f.name: f for f in FEW}
 
@@ -30,22 +27,6 @@ def fragments(fmt: Format) -> list[str]:
     halves = [text[: len(text) // 2] for text in (*whole, *markers)]
     words = ["Wörter 🌍", "W1", "{", "}", '"', "[", "]", "\n", " ", "<", "\\", "```", '{"name": "']
     return [text for text in (*whole, *markers, *halves, *words) if text]
-
-
-def joined(pieces: list[Piece]) -> list[Piece]:
-    """Neighbours of one kind made one, ids left out: how the text was cut no longer shows."""
-    out: list[Piece] = []
-    for piece in pieces:
-        last = out[-1] if out else None
-        if isinstance(piece, Content | Thinking) and type(last) is type(piece):
-            out[-1] = type(piece)(last.text + piece.text)
-        elif isinstance(piece, CallArguments) and isinstance(last, CallArguments):
-            out[-1] = CallArguments(piece.index, last.text + piece.text)
-        elif isinstance(piece, CallBegun | CallDone):
-            out.append(replace(piece, id=""))
-        else:
-            out.append(piece)
-    return out
 
 
 @pytest.mark.parametrize("name", FAMILIES)

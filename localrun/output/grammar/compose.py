@@ -65,6 +65,7 @@ def _free(style: Style, rules: Rules, wanted: Wanted) -> str:
     calls = [
         f"{rules.until(opener)} {body}"
         for syntax in style.syntaxes
+        if syntax.markers
         for opener, body in syntax.bodies(rules, wanted.callable, many=wanted.many).items()
         if opener
     ]
