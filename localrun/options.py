@@ -97,6 +97,8 @@ _AUTOMATIC: dict[str, int | None] = {
 """What a number below the range means, where Ollama has a meaning for it."""
 _CLAMPED = {"temperature", "top_k", "top_p", "min_p", "typical_p", "num_predict", "thinking_budget"}
 """Options whose engine takes a number beyond the range for the end of the range."""
+_CHECKED_ONLY = {"draft_num_predict"}
+"""Ollama's options for what there is not here: a wrong type is refused all the same."""
 _MAX_STOPS, _MAX_STOP_BYTES = 64, 4096
 
 
@@ -115,6 +117,9 @@ def merge_options(base: Options, changes: Mapping[str, object]) -> Options:
         for name, value in changes.items()
         if name in _KINDS and value is not None
     }
+    for name in _CHECKED_ONLY & changes.keys():
+        if changes[name] is not None:
+            _number(name, changes[name], "integer")
     return replace(base, **given) if given else base  # type: ignore[arg-type]  # _convert checked
 
 
@@ -124,13 +129,16 @@ def _convert(name: str, value: object) -> object:
         return _typed(name, value, bool, "boolean")
     if kind.startswith("tuple"):
         return _stops(name, value)
+    number = _number(name, value, "float32" if kind == "float" else "integer")
+    return _in_range(name, float(number) if kind == "float" else int(number))
+
+
+def _number(name: str, value: object, word: str) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidOption(
-            f'option "{name}" must be of type {"float32" if kind == "float" else "integer"}'
-        )
+        raise InvalidOption(f'option "{name}" must be of type {word}')
     if value != value or value in (float("inf"), float("-inf")):
         raise InvalidOption(f'option "{name}" must be a finite number')
-    return _in_range(name, float(value) if kind == "float" else int(value))
+    return value
 
 
 def _in_range(name: str, number: float) -> int | float | None:

@@ -40,6 +40,8 @@ def test_defaults_are_ollamas() -> None:
         ({"min_p": 2}, "min_p", 1.0),
         ({"top_p": -1}, "top_p", 0.0),
         ({"mirostat": 2, "nonsense": "x"}, "top_k", 40),
+        ({"draft_num_predict": 4}, "top_k", 40),
+        ({"draft_num_predict": None}, "top_k", 40),
     ],
 )
 def test_value_is_taken(changes: dict[str, object], name: str, value: object) -> None:
@@ -51,6 +53,7 @@ def test_value_is_taken(changes: dict[str, object], name: str, value: object) ->
     [
         ({"num_ctx": "8192"}, 'option "num_ctx" must be of type integer'),
         ({"num_ctx": True}, 'option "num_ctx" must be of type integer'),
+        ({"draft_num_predict": "4"}, 'option "draft_num_predict" must be of type integer'),
         ({"num_ctx": 3}, 'option "num_ctx" must be between 4 and 16777216'),
         ({"num_keep": -2}, 'option "num_keep" must be between -1 and'),
         ({"repeat_penalty": 0}, 'option "repeat_penalty" must be between 0.001 and'),

@@ -8,6 +8,7 @@ each of them, under an id above the vocabulary, and a matcher says which twins c
 """
 
 import ctypes
+import re
 import threading
 from array import array
 from collections.abc import Collection, Iterator
@@ -29,6 +30,9 @@ _SPECIAL = b"\xff"
 _END_NAME = b"<|end of a vocabulary without one|>"
 _NO_TOKEN = 0xFFFFFFFF
 _ERROR_BYTES = 4096
+
+_GRAMMAR_LINES = re.compile(r"\n +\d+ \| ")
+_PLACE = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
 
 _CHUNK, _CELL = 1024, 64
 _PAUSE_S = 0.0005
@@ -342,5 +346,8 @@ def _make_matcher(tokenizer: int, lark: str) -> int:
 
 
 def _sentence(error: bytes | None) -> str:
+    """What is wrong, without the lines of our own grammar that stand behind it."""
     text = (error or b"no reason given").decode("utf-8", "replace")
-    return text.split("\n<non-verbose/>", maxsplit=1)[0].strip()
+    text = text.split("\n<non-verbose/>", maxsplit=1)[0]
+    text = _GRAMMAR_LINES.split(text, maxsplit=1)[0]
+    return _PLACE.sub("", text.strip())

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from localrun.errors import Cancelled, LocalrunError
+from localrun.errors import BadRequest, Cancelled, LocalrunError
 from localrun.server.codings import BodyTooLarge, decode_body
 from localrun.server.express import Express, express_of
 from localrun.server.wire import dump
@@ -212,6 +212,8 @@ class Call:
             await self._end(self.ending)
         except LocalrunError as error:
             await self._end(error)
+        except RecursionError:
+            await self._end(BadRequest("a value in the request is nested too deeply"))
         except Exception as error:  # noqa: BLE001 (the last net: a client must not hang)
             _log.exception("%s %s failed", self.scope["method"], self.scope["path"])
             await self._end(LocalrunError(f"internal error: {type(error).__name__}"))

@@ -4,8 +4,10 @@ Source: Ollama's `api.Duration.UnmarshalJSON` and Go's `time.ParseDuration`.
 """
 
 import re
+from math import isinf
 
 from localrun.errors import BadRequest
+from localrun.server.schema.decode import kind_of
 
 FOREVER = float("inf")
 _MAX_S = ((1 << 63) - 1) / 1e9
@@ -32,6 +34,10 @@ def parse_keep_alive(value: object) -> float | None:
         seconds = parse_go_duration(value)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
+        if isinf(seconds):  # a literal that no float64 can hold
+            raise BadRequest(
+                f"json: cannot unmarshal {kind_of(value, 'int')} into Go value of type float64"
+            )
     else:
         raise BadRequest(f"Unsupported type: '{_KINDS.get(type(value), type(value).__name__)}'")
     return FOREVER if seconds < 0 or seconds != seconds else min(seconds, _MAX_S)

@@ -211,7 +211,7 @@ def _host_name(host: str) -> str | None:
 def _is_named(host: str) -> bool:
     """A Host header has a name: Ollama says 204 to its OPTIONS, whatever they are for."""
     name = _host_name(host)
-    return bool(name) and not _is_address(name)
+    return name is not None and name != "" and not _is_address(name)
 
 
 def _is_address(name: str) -> bool:

@@ -120,7 +120,7 @@ async def prepare(rooms: Rooms, model: StoredModel, ask: Ask, *, scope: str) -> 
     manner = manner_of(model, info, ask, prompt)
     _check_bias(ask, info)
     prompt = _mended(rooms, laid_out(model, prompt, ask, manner, info), scope)
-    ahead = _Ahead(rooms, ask, prompt, is_held=False)
+    ahead = _Ahead(rooms, ask, prompt, is_held=_may_need_grammar(ask, manner))
     planning = asyncio.ensure_future(ahead.plan(model, info, options))
     try:
         plan, prepared, (window, demanded) = await _fitted(rooms, ask, options, prompt, planning)

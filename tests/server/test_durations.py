@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from localrun.errors import BadRequest
 from localrun.server.durations import FOREVER, parse_keep_alive
+from localrun.server.schema.decode import Literal
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,7 @@ def test_every_form_of_ollama_is_read(value, seconds):
         ("5parsec", 'time: unknown unit "parsec" in duration "5parsec"'),
         ("9999999h", 'time: invalid duration "9999999h"'),
         ("٣s", r'time: invalid duration "\\xd9\\xa3s"'),
+        (Literal("1e400"), "json: cannot unmarshal number 1e400 into Go value of type float64"),
         (True, "Unsupported type: 'bool'"),
         ([], r"Unsupported type: '\[\]interface {}'"),
         ({}, "Unsupported type: 'map"),

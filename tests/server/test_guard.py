@@ -50,6 +50,13 @@ def test_a_host_is_an_address_or_a_known_name(client, host, allowed):
         assert response.json()["code"] == "forbidden"
 
 
+@pytest.mark.parametrize(("host", "status"), [("localhost:1", 204), ("127.0.0.1", 405), ("", 405)])
+def test_options_without_an_origin_are_known_to_names_only(client, host, status):
+    response = client.options("/api/chat", headers={"host": host})
+    assert response.status_code == status
+    assert "access-control-allow-origin" not in response.headers
+
+
 @pytest.mark.parametrize(
     ("origin", "allowed"),
     [

@@ -5,6 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.stored import store_model
+from tests.fakes.tinygguf import make_tiny
+from tests.server.conftest import THINKER, running
+
 TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -156,13 +160,30 @@ def test_a_format_reaches_the_runner_as_a_grammar(client, server, model):
         assert "grammar" in [line for line in server.log() if line.startswith("submit")][-1]
 
 
-def test_a_schema_that_cannot_be_held_is_refused_before_any_load(client, server):
-    n_loads = sum("load " in line for line in server.log())
-    response = say(client, [], model="other", format={"$ref": "#/nowhere"})
-    assert response.status_code == 400
-    assert response.json()["error"].startswith("this format cannot be held")
-    assert "/nowhere" in response.json()["error"]
-    assert sum("load " in line for line in server.log()) == n_loads
+def test_what_cannot_be_held_is_refused_before_any_load(tmp_path):
+    # The window is so wide that the prompt surely fits: the load could begin beside the rendering.
+    wide = make_tiny(tmp_path / "wide.gguf", arch="qwen3", n_ctx=8192, chat_template=THINKER)
+    store_model(tmp_path / "models", "wide", wide)
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/nowhere"}}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    wanted = ({"format": schema}, {"tools": [tool]})
+    with running(tmp_path) as server, server.client() as client:
+        for body in wanted:
+            response = say(client, [], model="wide", **body)
+            assert response.status_code == 400
+            assert response.json()["error"].startswith("this format cannot be held")
+            assert "/nowhere" in response.json()["error"]
+            assert not server.rooms.scheduler.has_models
+        assert say(client, ["a"], model="wide").status_code == 200
+        assert server.rooms.scheduler.has_models
+
+
+@pytest.mark.parametrize("depth", [100, 250, 420, 900])
+def test_a_schema_too_deep_to_be_looked_at_is_refused(client, depth):
+    schema = '{"properties": {"a": ' * depth + "{}" + "}}" * depth
+    body = f'{{"model": "tiny", "prompt": "x", "stream": false, "format": {schema}}}'
+    response = client.post("/api/generate", content=body)
+    assert response.status_code in ({200, 400} if depth < 400 else {400})
 
 
 def test_a_history_that_does_not_fit_loses_whole_turns_and_says_so(client):

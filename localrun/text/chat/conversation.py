@@ -9,6 +9,7 @@ a form that it takes, and no word is lost:
   the Hermes models, which most others have seen too.
 - Several calls of one answer follow each other, each with its result, where one is the most.
 - Arguments are objects, or JSON text where the template adds them to text.
+- A tool is completed where the template fails on what it does not say.
 
 Source: llama.cpp's `common/chat.cpp` (`workaround`, `messages_inp_normalizer`) for the first, the
 last and typed content; Ollama joins turns of a role in the same way.
@@ -16,6 +17,7 @@ last and typed content; Ollama joins turns of a role in the same way.
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import cast
 
@@ -24,6 +26,7 @@ from localrun.messages import Turn
 from localrun.text.chat.abilities import Abilities, parts
 from localrun.text.chat.calls import normalize_calls, spell_calls, split_calls, tools_text
 from localrun.text.chat.templates import Message, Rendering, Templates
+from localrun.text.chat.tools import completed
 
 MAX_KNOWN = 16
 
@@ -86,7 +89,13 @@ class Chat:
         return able
 
     def _rendered(self, source: str, given: Rendering) -> str:
-        return self._templates.render(source, given)
+        try:
+            return self._templates.render(source, given)
+        except TemplateFailed:
+            tools = completed(given.tools or ())
+            if tools == list(given.tools or ()):
+                raise
+            return self._templates.render(source, replace(given, tools=tools))
 
 
 def split_begun(turns: Sequence[Turn]) -> tuple[Sequence[Turn], Turn | None]:

@@ -262,3 +262,48 @@ def test_a_template_that_always_fails_is_found_able_of_nothing() -> None:
     found = {name for name in dir(able) if name.startswith("takes_") and getattr(able, name)}
     assert found == set()
     assert message_of(Turn("user", "U")) == {"role": "user", "content": "U"}
+
+
+PICKY = (
+    "{% for t in tools %}{{ t.type + ' ' + t.function.name + ': ' + t.function.description }}"
+    "{% for name, p in t.function.parameters.properties.items() %}"
+    "{{ ' ' + name + '=' + p.type + ' ' + p.description }}{% endfor %};{% endfor %}"
+    "{% for m in messages %}{{ m.role + ' ' + m.content }}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("function", "shown"),
+    [
+        ({"name": "f"}, "function f: ;"),
+        ({"name": "f", "parameters": {"type": "object"}}, "function f: ;"),
+        (
+            {"name": "f", "parameters": {"properties": {"a": {"type": ["null", "integer"]}}}},
+            "function f:  a=integer ;",
+        ),
+        (
+            {
+                "name": "f",
+                "description": "F.",
+                "parameters": {"properties": {"a": {"anyOf": [{"type": "number"}]}, "b": {}}},
+            },
+            "function f: F. a=number  b=string ;",
+        ),
+    ],
+)
+def test_a_tool_that_says_too_little_for_a_template_is_completed(function, shown) -> None:
+    assert render(PICKY, turns("u U"), tools=[{"function": function}]) == f"{shown}user U"
+
+
+def test_a_tool_that_says_enough_is_shown_as_it_was_written() -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    assert '{"type": "function", "function": {"name": "f"}}' in render(
+        "{{ tools | tojson }}{% for m in messages %}{{ m.content }}{% endfor %}",
+        turns("u U"),
+        tools=[tool],
+    )
+
+
+def test_a_template_that_fails_on_more_than_the_tools_still_fails() -> None:
+    with pytest.raises(TemplateFailed):
+        render(PICKY + "{{ raise_exception('no') }}", turns("u U"), tools=[{"function": {}}])
