@@ -5,11 +5,10 @@ importing pydantic costs every command more than the whole of `localrun --versio
 
 Order of what wins: a flag, `LOCALRUN_X`, the matching `OLLAMA_X`, `config.toml`, the default.
 `OLLAMA_HOST` never becomes our address, nor `OLLAMA_MODELS` our store: models there are only read.
-Source: reading rules of `OLLAMA_*` in Ollama's envconfig (trimmed quotes, Go booleans, durations).
+Source: reading rules of `OLLAMA_*` in Ollama's envconfig (trimmed quotes, Go booleans).
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from localrun.errors import BadSetting
+from localrun.values import parse_duration, parse_host
 
 DEFAULT_PORT = 11434
 BACKENDS = ("llamacpp", "ollama")
 KV_CACHE_TYPES = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
-_DURATION_PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"
 _TRUE, _FALSE = {"1", "t", "true", "on", "yes"}, {"0", "f", "false", "off", "no"}
 
 
@@ -137,52 +135,6 @@ class Setting(NamedTuple):
     def variable(self) -> str:
         """The environment variable of this setting."""
         return f"LOCALRUN_{self.key.upper()}"
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of a Go duration such as `1h30m`, `500ms`, `-1m` or `0`.
-
-    Raises:
-        ValueError: If it is none; a number without a unit is none (except 0).
-    """
-    body = text.removeprefix("-").removeprefix("+")
-    if body == "0":
-        return 0.0
-    parts = re.findall(_DURATION_PART, body, re.ASCII)
-    if not parts or "".join(number + unit for number, unit in parts) != body:
-        raise ValueError("a duration such as 30s, 5m or 1h30m")
-    seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
-    return -seconds if text.startswith("-") else seconds
-
-
-def parse_host(text: str) -> tuple[str, int | None]:
-    """Host and port of an address in any form that `OLLAMA_HOST` takes; None: port not said.
-
-    `:1234` means every interface. `http://name` means port 80, as in Ollama.
-
-    Raises:
-        ValueError: If the port is no port, or the scheme is not http.
-    """
-    scheme, found, rest = text.rpartition("://")
-    if found and scheme != "http":
-        raise ValueError("an http address: TLS belongs to a proxy in front of localrun")
-    rest = rest.partition("/")[0]
-    host, port_text = _split_port(rest)
-    if not port_text:
-        return host or ("0.0.0.0" if rest == ":" else "127.0.0.1"), 80 if found else None
-    if not (port_text.isascii() and port_text.isdecimal() and int(port_text) <= 65535):
-        raise ValueError("an address such as 127.0.0.1:11434, with a port up to 65535")
-    return host or "0.0.0.0", int(port_text)
-
-
-def _split_port(rest: str) -> tuple[str, str]:
-    if rest.startswith("["):
-        host, _, port = rest[1:].partition("]")
-        return host, port.removeprefix(":")
-    if rest.count(":") > 1:  # a bare IPv6 address
-        return rest, ""
-    host, _, port = rest.partition(":")
-    return host, port
 
 
 def _text(value: object) -> str:

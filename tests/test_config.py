@@ -13,11 +13,10 @@ from localrun.config import (
     Settings,
     child_environment,
     load_settings,
-    parse_duration,
-    parse_host,
     prepare_hub_environment,
 )
 from localrun.errors import BadSetting
+from localrun.values import parse_duration, parse_host
 
 Load = Callable[..., Settings]
 
@@ -64,6 +63,15 @@ def test_ollamas_address_and_store_are_never_ours(load: Load, tmp_path: Path) ->
     settings = load(OLLAMA_HOST="0.0.0.0:1", OLLAMA_MODELS="/elsewhere")
     assert (settings.host, settings.port) == ("127.0.0.1", 11434)
     assert settings.models == tmp_path / "models"
+    assert settings.ollama_models == Path("/elsewhere")
+
+
+def test_the_hubs_cache_is_where_huggingface_hub_has_it(load: Load) -> None:
+    assert load().hub_cache == Path.home() / ".cache" / "huggingface" / "hub"
+    assert load(XDG_CACHE_HOME="/c").hub_cache == Path("/c/huggingface/hub")
+    assert load(XDG_CACHE_HOME="/c", HF_HOME="/h").hub_cache == Path("/h/hub")
+    assert load(HF_HOME="/h", HF_HUB_CACHE="/cache").hub_cache == Path("/cache")
+    assert load(LOCALRUN_ADOPT="off").adopt is False
 
 
 @pytest.mark.parametrize(

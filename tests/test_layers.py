@@ -31,7 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gotemplate": {"errors", "messages"},
     "modelfile": {"errors", "names", "options", "gotemplate"},
     # rooms, from the bottom up
-    "config": {"errors"},
+    "values": set(),
+    "config": {"errors", "values"},
     "system": VOCABULARY,
     "llama": VOCABULARY,
     "hardware": VOCABULARY,

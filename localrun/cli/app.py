@@ -18,6 +18,7 @@ _COMMANDS = {
     "run": ("run:run", "Run a model: answer a prompt, or talk"),
     "pull": ("pull:pull", "Fetch a model"),
     "push": ("push:push", "Send a model to a registry"),
+    "adopt": ("adopt:adopt", "Run models of other programs where they lie"),
     "list": ("models:list_", "List the models on this machine"),
     "ps": ("models:ps", "List the models in memory"),
     "show": ("models:show", "Show what a model is"),

@@ -57,14 +57,14 @@ def complete_model(
     from localrun.cli.client import find_server
     from localrun.cli.wire import array, text
     from localrun.config import load_settings
-    from localrun.store.library import Library
+    from localrun.store.adopt.adopted import open_library
 
     try:
         settings = load_settings()
         if client := find_server(settings, timeout_s=0.3):
             names = [text(model, "name") for model in array(client.get("/api/tags"), "models")]
         else:
-            names = [model.name.short() for model in Library(settings.models).list()]
+            names = [model.name.short() for model in open_library(settings).list()]
     except (LocalrunError, OSError):
         return []
     return _beginning_with(incomplete, names)

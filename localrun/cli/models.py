@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import click
@@ -42,10 +43,25 @@ def models_table(models: list[Json], prefix: str = "") -> str:
     """The table of `list`: the models of `/api/tags` whose names begin with `prefix`."""
     now = datetime.now(UTC)
     rows = [
-        (*_identity(model), time_text(text(model, "modified_at"), now))
+        (*_identity(model), time_text(text(model, "modified_at"), now), *_marks(model))
         for model in _named(models, prefix)
     ]
-    return table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
+    return _marked_table(("NAME", "ID", "SIZE", "MODIFIED"), rows)
+
+
+def _marked_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A table whose cells after the heads are marks, with a column only where there is one."""
+    marks: tuple[str, ...] = ("BACKEND", "ADOPTED FROM")
+    for index in reversed(range(len(heads), len(heads) + len(marks))):
+        if not any(row[index] for row in rows if index < len(row)):
+            rows = [(*row[:index], *row[index + 1 :]) for row in rows]
+            marks = (*marks[: index - len(heads)], *marks[index - len(heads) + 1 :])
+    return table((*heads, *marks), rows)
+
+
+def _marks(model: Json) -> tuple[str, str]:
+    """What runs a model, and whose its files are, where these are not ours."""
+    return text(model, "backend"), text(record(model, "details"), "adopted")
 
 
 def _named(models: list[Json], prefix: str) -> list[Json]:
@@ -60,7 +76,7 @@ def _identity(model: Json) -> tuple[str, str, str]:
 
 def _stored(settings: Settings) -> list[Json]:
     """What the table shows of each model, read from the store: that needs no server."""
-    from localrun.store.library import Library
+    from localrun.store.adopt.adopted import open_library
 
     return [
         {
@@ -68,8 +84,9 @@ def _stored(settings: Settings) -> list[Json]:
             "digest": model.digest,
             "size": model.size_bytes,
             "modified_at": model.modified_at.isoformat(),
+            "details": {"adopted": model.adopted},
         }
-        for model in Library(settings.models).list()
+        for model in open_library(settings).list()
     ]
 
 
@@ -89,11 +106,12 @@ def ps(prefix: str, *, as_json: bool) -> None:
             processor_text(number(model, "size"), number(model, "size_vram")),
             str(int(number(model, "context_length")) or "-"),
             until_text(text(model, "expires_at"), now),
+            *_marks(model),
         )
         for model in models
     ]
     heads = ("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "UNTIL")
-    sys.stdout.write(table(heads, rows))
+    sys.stdout.write(_marked_table(heads, rows))
 
 
 @click.command()
@@ -185,6 +203,7 @@ def _model_rows(shown: Json) -> list[tuple[str, str]]:
         ("embedding length", str(int(embedding)) if embedding else ""),
         ("quantization", text(details, "quantization_level")),
         ("requires", text(shown, "requires")),
+        ("adopted from", text(details, "adopted")),
     ]
     return [row for row in rows if row[1]]
 

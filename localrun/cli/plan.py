@@ -14,8 +14,8 @@ from localrun.errors import InvalidName, ModelNotFound
 from localrun.gguf import open_model
 from localrun.hardware.machine import EngineBuild, Machine
 from localrun.hardware.plan import Budget, Candidate, Placement, Row, budget_of, choose
+from localrun.store.adopt.adopted import open_library
 from localrun.store.catalog import Catalog
-from localrun.store.library import Library
 from localrun.store.pull import understand
 from localrun.store.selection import choose_group, wish_of
 
@@ -62,7 +62,7 @@ def make_plan(model: str, budget: Budget, settings: Settings) -> Plan:
     Raises:
         LocalrunError: If there is no such model, or its header cannot be read.
     """
-    library = Library(settings.models)
+    library = open_library(settings)
     try:
         return _plan_of_files(library.find(model).model_paths, budget, settings)
     except (ModelNotFound, InvalidName):  # a path is no name

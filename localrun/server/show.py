@@ -54,7 +54,7 @@ def ps_item(model: StoredModel, runner: RunnerStatus) -> dict[str, object]:
 
 
 def details_of(model: StoredModel) -> dict[str, object]:
-    """Ollama's `details`: the six fields that are always there."""
+    """Ollama's `details`: the six fields that are always there, and ours of adopted models."""
     config = model.config
     return {
         "parent_model": model.parent,
@@ -63,6 +63,7 @@ def details_of(model: StoredModel) -> dict[str, object]:
         "families": list(config.model_families) or None,
         "parameter_size": config.model_type,
         "quantization_level": config.file_type,
+        **({"adopted": model.adopted} if model.adopted else {}),
     }
 
 

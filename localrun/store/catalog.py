@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import cast
 
+from localrun.config import BACKENDS
 from localrun.errors import BadSetting
 from localrun.names import DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, parse_name
 from localrun.store.quantization import is_quantization
@@ -24,11 +25,11 @@ _WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _ENTRY_KEYS = {
     "description", "kind", "license", "context", "default", "template", "params", "verified",
-    "tags",
+    "tags", "backend",
 }  # fmt: skip
 _TAG_KEYS = {
     "repo", "revision", "same", "quantization", "package", "description", "kind", "license",
-    "context", "verified",
+    "context", "verified", "backend",
 }  # fmt: skip
 _WORDS_BETWEEN = ("chat", "instruct", "it", "text")
 
@@ -51,6 +52,7 @@ class Entry:
         template: Jinja text for files that have none; None without one.
         params: Default options of the model.
         verified: When the source was last seen to have it; None if never.
+        backend: What runs it, one of `BACKENDS`; empty leaves it to the settings.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Entry:
     template: str | None = None
     params: Mapping[str, object] = field(default_factory=dict[str, object])
     verified: date | None = None
+    backend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,10 +250,11 @@ def _facts(body: Mapping[str, object], *place: str) -> dict[str, object]:
     facts: dict[str, object] = {
         key: text for key in ("description", "license") if (text := _text(body, key, *place))
     }
-    if kind := _text(body, "kind", *place):
-        if kind not in KINDS:
-            raise _Broken(f"kind {kind!r} is none of {', '.join(KINDS)}", *place, "kind")
-        facts["kind"] = kind
+    for key, known in (("kind", KINDS), ("backend", BACKENDS)):
+        if word := _text(body, key, *place):
+            if word not in known:
+                raise _Broken(f"{key} {word!r} is none of {', '.join(known)}", *place, key)
+            facts[key] = word
     context = body.get("context", 0)
     if not isinstance(context, int) or isinstance(context, bool) or context < 0:
         raise _Broken("context is no number of tokens", *place, "context")

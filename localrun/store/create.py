@@ -10,7 +10,7 @@ from dataclasses import replace as replaced
 
 from localrun.errors import BadRequest, Cancelled, NotFound
 from localrun.names import ModelName
-from localrun.store.library import Library, StoredModel
+from localrun.store.library import Library, StoredModel, adopted_only
 from localrun.store.manifest import (
     ADAPTER,
     CHAT_TEMPLATE,
@@ -134,6 +134,8 @@ def _gather(recipe: Recipe, library: Library, report: Report) -> list[Weights]:
 
 def _inherited(base: StoredModel, library: Library) -> list[Weights]:
     """The GGUF files of the parent; shards of one model belong together."""
+    if base.adopted:
+        raise adopted_only(base)
     parts: list[Weights] = []
     for media_type in _GGUF_TYPES:
         layers = [

@@ -29,7 +29,7 @@ from localrun.store.reading import Reader, children
 from localrun.store.stored import StoredModel
 from localrun.system.locks import locked
 
-__all__ = ["SCHEMA_VERSION", "Library", "StoredModel", "hub_name"]
+__all__ = ["SCHEMA_VERSION", "Library", "StoredModel", "adopted_only", "hub_name"]
 
 SCHEMA_VERSION = 1
 
@@ -230,12 +230,7 @@ class Library(Reader):
         """
         path = self._locate(name)
         if path is None:
-            adopted = self.get(name)
-            raise Unsupported(
-                f"{adopted.name.short()} is adopted: its files are not in the store",
-                hint=f"localrun pull {adopted.model_paths[0]}  takes them in, without a copy where"
-                " the disk is the same",
-            )
+            raise adopted_only(self.get(name))
         return path.read_bytes()
 
     # ── files ─────────────────────────────────────────────────────────────────────────────────
@@ -309,6 +304,15 @@ class Library(Reader):
                 return
             folder = folder.parent
         sync_folder(folder)
+
+
+def adopted_only(model: StoredModel) -> Unsupported:
+    """The refusal of what needs the files of a model in our store."""
+    return Unsupported(
+        f"{model.name.short()} is adopted: its files are not in the store",
+        hint=f"localrun pull {model.model_paths[0]}  takes them in, without a copy where the disk"
+        " is the same",
+    )
 
 
 def hub_name(name: ModelName) -> ModelName | None:

@@ -29,6 +29,7 @@ def environment(server: FakeServer, tmp_path: Path) -> dict[str, str]:
         PYTHONPATH=str(ROOT),
         PYTHONUTF8="1",
         COLUMNS="100",
+        LOCALRUN_ADOPT="off",  # models of this machine's user are none of the tests'
     )
     return {name: value for name, value in env.items() if not name.startswith("OLLAMA_")}
 

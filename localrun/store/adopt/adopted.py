@@ -206,9 +206,10 @@ class Adopted:
         known = {record.name.key: record for record in index.records if record.place in hubs}
         for place in hubs:
             for record in search(place, configs).records:
-                known[record.name.key] = record
+                if not _is_damaged(record, known.get(record.name.key)):
+                    known[record.name.key] = record
                 if _is_forgotten(index, place.path, record.name):
-                    del known[record.name.key]
+                    known.pop(record.name.key, None)
         others = (record for record in index.records if record.place.kind != "hub")
         return replace(index, records=(*others, *known.values()))
 
@@ -230,6 +231,14 @@ def _record(index: Index, name: ModelName) -> Record | None:
         return None
     same = [record for record in index.records if record.name.key[:3] == name.key[:3]]
     return same[0] if len(same) == 1 else None
+
+
+def _is_damaged(now: Record, before: Record | None) -> bool:
+    """Whether a file has another size under the same hash."""
+    if before is None or len(now.files) != len(before.files):
+        return False
+    pairs = zip(now.files, before.files, strict=True)
+    return any(a.sha256 and a.sha256 == b.sha256 and a.size != b.size for a, b in pairs)
 
 
 def _is_forgotten(index: Index, root: Path, name: ModelName) -> bool:

@@ -83,8 +83,12 @@ def _search_repo(repo: Path, place: Place, known: Known, found: Found) -> None:
         for tag in (group.quantization, Path(group.label).stem):
             yield parse_name(f"{HUB_HOST}/{user}/{model}:{_plain(tag)}")
 
+    seen: set[Path] = set()
     for snapshot in _snapshots(repo):
-        _take(_files(place, snapshot, found), place, known, found, name)
+        files = {Path(f.path).relative_to(snapshot): f for f in _files(place, snapshot, found)}
+        fresh = [file for path, file in files.items() if path not in seen]
+        seen |= files.keys()
+        _take(fresh, place, known, found, name)
 
 
 def _snapshots(repo: Path) -> list[Path]:
@@ -163,7 +167,7 @@ def _take(files: list[RemoteFile], place: Place, known: Known, found: Found, nam
         try:
             adopted = tuple(map(_adopt, group.files))
             name = next((name for name in names(group) if name.key not in taken), None)
-            if name is not None:  # else an older revision of what was taken
+            if name is not None:  # else two of its files have one name but for their folders
                 config = known.get(adopted) or _read_config(adopted, group, place)
                 found.records.append(Record(parse_name(name.full()), place, adopted, config))
                 taken.add(name.key)
