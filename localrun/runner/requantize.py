@@ -1,13 +1,12 @@
 """The child that quantizes: tells its progress on standard output, and ends with its parent.
 
-One JSON object a line: `{"tensor": name}` when a tensor's turn comes, at the end `{"done": true}` or
-`{"error": …, "hint": …}`. Standard input is held open by the parent; its end is the parent's end.
+One JSON object a line: `{"tensor": name}` when a tensor's turn comes, at the end `{"done": true}`
+or `{"error": …, "hint": …}`. Standard input is held open by the parent; its end is the parent's.
 """
 
 import contextlib
 import json
 import os
-
 import threading
 from pathlib import Path
 from typing import TextIO

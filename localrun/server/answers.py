@@ -227,13 +227,16 @@ class Call:
 class Endpoint:
     """A handler as an ASGI application: stops the work when the client goes away."""
 
-    def __init__(self, handler: Handler, rooms: "Rooms", dialect: Dialect = NATIVE) -> None:
+    def __init__(
+        self, handler: Handler, rooms: "Rooms", dialect: Dialect = NATIVE, *, path: str = ""
+    ) -> None:
         self._handler, self._rooms, self._dialect = handler, rooms, dialect
+        self._path = path  # the route's pattern: what clients write there has no bound
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         call = Call(scope, send, self._rooms, self._dialect)
-        self._rooms.counts.called(scope["path"])
+        self._rooms.counts.called(self._path)
         self._rooms.calls.add(call)
         try:
             if self._handler in _TAKE_PIECES:

@@ -65,7 +65,7 @@ def create_app(
     )
     app.state.rooms = rooms
     for wiring in routes():
-        endpoint = Endpoint(wiring.handler, rooms, wiring.dialect)
+        endpoint = Endpoint(wiring.handler, rooms, wiring.dialect, path=wiring.path)
         route = Route(wiring.path, endpoint, methods=wiring.methods.split())
         route.methods = set(wiring.methods.split())  # Starlette adds HEAD to every GET
         app.router.routes.append(route)

@@ -38,7 +38,7 @@ class Counts:
     decode_s: float = 0.0
 
     def called(self, path: str) -> None:
-        """A request came."""
+        """A request came to a route with this pattern."""
         self.calls[path] = self.calls.get(path, 0) + 1
 
     def failed(self, code: str) -> None:

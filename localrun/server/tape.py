@@ -56,6 +56,11 @@ class Tape:
         return self._base + len(self._data)
 
     @property
+    def is_refusal(self) -> bool:
+        """Whether the answer is an error, which the same request again should not get."""
+        return self.head is not None and self.head["status"] >= 400
+
+    @property
     def n_kept(self) -> int:
         """Bytes held."""
         return len(self._data)
@@ -151,9 +156,9 @@ class Streams:
     _found: dict[tuple[str, str], _Running] = field(default_factory=dict[tuple[str, str], _Running])
 
     def find(self, scope: str, stream_id: str) -> Tape | None:
-        """The tape of an id, inside a scope."""
+        """The tape of an id, inside a scope, unless it became an error."""
         running = self._found.get((scope, stream_id))
-        return None if running is None else running.tape
+        return None if running is None or running.tape.is_refusal else running.tape
 
     def begin(self, tape: Tape, write: Callable[[Tape], Awaitable[None]]) -> None:
         """Have a tape written, beside whoever reads it."""
@@ -184,7 +189,7 @@ class Streams:
         try:
             await write(tape)
         finally:
-            if _is_worth_keeping(tape):
+            if tape.has_ended and not tape.is_refusal:
                 self._wait(tape)
                 self._drop_oldest()
             else:
@@ -218,8 +223,3 @@ class Streams:
                 break
             self._forget(tape)
             n_ended, n_bytes = n_ended - 1, n_bytes - tape.n_kept
-
-
-def _is_worth_keeping(tape: Tape) -> bool:
-    """Whether the same request again should get this answer: an error may have passed."""
-    return tape.has_ended and tape.head is not None and tape.head["status"] < 400

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 
 import pytest
@@ -220,6 +221,14 @@ def test_an_unexpected_error_is_one_line_and_no_hung_client(models):
     assert json.loads(sent[1]["body"]) == {
         "error": "internal error: ZeroDivisionError", "code": "internal"
     }  # fmt: skip
+
+
+def test_requests_are_counted_by_their_route_however_many_paths_it_has(client):
+    for name in ("one", "two"):
+        client.get(f"/v1/models/{name}")
+    text = client.get("/metrics").text
+    paths = re.findall(r'localrun_requests_total\{path="(/v1/models/.*)"\}', text)
+    assert paths == ["/v1/models/{name:path}"]
 
 
 def test_every_error_is_counted(client):
