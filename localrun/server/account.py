@@ -13,8 +13,10 @@ class NotSignedIn(LocalrunError):
 
 
 async def status(call: Call) -> None:
-    """GET /api/status."""
-    await call.json({"cloud": {"disabled": True, "source": "config"}})
+    """GET /api/status. There is no cloud, whether or not somebody has switched it off."""
+    origin = call.rooms.settings.origin("no_cloud")
+    source = "env" if origin.endswith("_NO_CLOUD") else "config"
+    await call.json({"cloud": {"disabled": True, "source": source}})
 
 
 async def me(_: Call) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import replace
 
 from localrun.errors import BadModelFile, ModelNotFound
 from localrun.gguf import ModelInfo, open_header, open_model
@@ -16,10 +17,15 @@ _MAX_OPENED = 64
 
 
 class Shelf:
-    """Finds and opens models. Used on the event loop; files are read in threads."""
+    """Finds and opens models. Used on the event loop; files are read in threads.
 
-    def __init__(self, library: Library) -> None:
-        self.library = library
+    Args:
+        library: The models.
+        go_template: The user's word on Go templates, as in `StoredModel`.
+    """
+
+    def __init__(self, library: Library, *, go_template: bool | None = None) -> None:
+        self.library, self._go_template = library, go_template
         self._opened: OrderedDict[str, ModelInfo] = OrderedDict()
 
     async def find(self, text: str) -> StoredModel:
@@ -31,11 +37,16 @@ class Shelf:
         """
         if not text:
             raise ModelNotFound("", hint="")
-        return await asyncio.to_thread(self.library.find, text)
+        return self._told(await asyncio.to_thread(self.library.find, text))
 
     async def all(self) -> list[StoredModel]:
         """Every model, newest first."""
-        return await asyncio.to_thread(self.library.list)
+        return [self._told(model) for model in await asyncio.to_thread(self.library.list)]
+
+    def _told(self, model: StoredModel) -> StoredModel:
+        if self._go_template is None:
+            return model
+        return replace(model, go_template=self._go_template)
 
     def opened(self, model: StoredModel) -> ModelInfo | None:
         """The model's facts if they are at hand."""

@@ -1,7 +1,8 @@
 """Which chat template a stored model speaks with. Pure.
 
 A model may bring two: Jinja in its file, and one that its maker laid beside it, in Go's language
-where it comes from Ollama. The one beside it holds unless the file's can clearly do more.
+where it comes from Ollama. The one beside it holds unless the file's can clearly do more, or the
+user has said which one does.
 
 Source: Ollama's `shouldPreferChatTemplate`.
 """
@@ -66,12 +67,17 @@ def template_of(model: StoredModel, info: ModelInfo | None) -> ChatTemplate:
     if beside is None and model.template is not None:
         beside = model.template
         language = "go" if looks_like_go(beside) else "jinja"
-    if beside is None:
-        return ChatTemplate(own, "jinja", is_from_file=True, architecture=architecture)
-    if own and language == "go" and (model.config.renderer or _can_more(own, beside, architecture)):
+    if beside is None or (language == "go" and _own_wins(model, own, beside, architecture)):
         return ChatTemplate(own, "jinja", is_from_file=True, architecture=architecture)
     found: Language = "go" if language == "go" else "jinja"
     return ChatTemplate(beside, found, is_from_file=False, architecture=architecture)
+
+
+def _own_wins(model: StoredModel, own: str | None, go: str, architecture: str) -> bool:
+    """The template of the file holds, not the Go template beside it."""
+    if model.go_template is not None:
+        return not model.go_template
+    return bool(own and (model.config.renderer or _can_more(own, go, architecture)))
 
 
 def looks_like_go(template: str) -> bool:

@@ -34,10 +34,10 @@ def clean(library: Library, clock: Callable[[], float] = time.time) -> int:
         clock: Seconds since 1970.
 
     Returns:
-        The bytes that were freed.
+        The bytes that were freed; none where the user wants everything kept.
     """
     root, now = library.root, clock()
-    if not root.is_dir():
+    if not (library.prunes and root.is_dir()):
         return 0
     try:
         n_bytes, has_parts = _clean_parts(root / "partial", now)

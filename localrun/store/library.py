@@ -64,6 +64,7 @@ class Library(Reader):
         root: Root of the store; it is made when something is first written.
         free: How many bytes the disk of a folder has left.
         foreign: Models of other programs; where two have one name, ours is meant.
+        prunes: Files go that no model uses any more. Those of a model that is deleted always do.
 
     Raises:
         BadSetting: If the root was written by a newer localrun.
@@ -74,9 +75,11 @@ class Library(Reader):
         root: Path,
         free: Callable[[Path], int] = free_bytes,
         foreign: Foreign | None = None,
+        *,
+        prunes: bool = True,
     ) -> None:
         super().__init__(root, Blobs(root, free))
-        self._foreign = foreign
+        self._foreign, self.prunes = foreign, prunes
         self._check_schema()
 
     def list(self) -> list[StoredModel]:
@@ -154,7 +157,8 @@ class Library(Reader):
             path = self._locate(name) or self._path(name)
             replaced = self._digests_at(path)
             write_atomically(path, dump_manifest(manifest) if content is None else content)
-            self._drop_unreferenced(replaced)
+            if self.prunes:
+                self._drop_unreferenced(replaced)
             return self._read(path)
 
     def drop_unused(self, digests: Iterable[str]) -> None:
@@ -187,7 +191,7 @@ class Library(Reader):
     def unused_after(self, name: ModelName, manifest: Manifest) -> frozenset[str]:
         """Blobs that `add` of this manifest would leave without an owner."""
         path = self._locate(name)
-        if path is None:
+        if path is None or not self.prunes:
             return frozenset()
         try:
             others = self._referenced(other_than=path)

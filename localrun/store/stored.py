@@ -32,6 +32,8 @@ class StoredModel:
         projector_paths: What makes images and sounds readable to the model.
         draft_paths: A small model that guesses ahead.
         adopted: The folder of another program in which its files lie; empty if they are ours.
+        go_template: The user's word on whether its Go template wins over its file's Jinja; None
+            lets the better one win.
     """
 
     name: ModelName
@@ -52,6 +54,7 @@ class StoredModel:
     projector_paths: tuple[Path, ...] = ()
     draft_paths: tuple[Path, ...] = ()
     adopted: str = ""
+    go_template: bool | None = None
 
     @property
     def adapter_bytes(self) -> int:

@@ -146,3 +146,27 @@ def test_a_lock_that_was_removed_is_taken_anew(tmp_path):
             assert is_held
             with locked(path, waits=False) as is_held_too:
                 assert not is_held_too
+
+
+def test_nothing_goes_where_everything_is_kept(library, later):
+    put(library, "partial", f"{NAME}.part")
+    put(library, "blobs", NAME)
+    keeping = Library(library.root, prunes=False)
+    before = files(library)
+    assert clean(keeping, lambda: 1e12) == 0
+    assert files(library) == before
+    assert later(PARTS_S + 60) > 0
+
+
+def test_what_a_new_model_of_a_name_replaces_stays_where_everything_is_kept(library):
+    keeping = Library(library.root, prunes=False)
+    old = keeping.find("tiny")
+    fresh = make_tiny(library.root / "fresh.gguf", seed=9)
+    store_model(library.root, "fresh", fresh)
+    new = library.find("fresh")
+    assert not keeping.unused_after(old.name, new.manifest)
+    keeping.add(old.name, new.manifest)
+    assert old.model_paths[0].exists()
+    keeping.delete(new.name)
+    keeping.delete(old.name)
+    assert not new.model_paths[0].exists()

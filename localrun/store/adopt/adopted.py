@@ -270,4 +270,5 @@ def open_library(settings: Settings) -> Library:
     Raises:
         BadSetting: If the store was written by a newer localrun.
     """
-    return Library(settings.models, foreign=open_adopted(settings))
+    foreign = open_adopted(settings)
+    return Library(settings.models, foreign=foreign, prunes=not settings.no_prune)
