@@ -26,6 +26,7 @@ _COMMANDS = {
     "stop": ("models:stop", "Unload a model from memory"),
     "cp": ("copy:cp", "Give a model a second name"),
     "rm": ("models:rm", "Remove models"),
+    "prune": ("prune:prune", "Remove files that no model needs"),
     "probe": ("probe:probe", "Show what this machine can run"),
     "config": ("settings:config", "Show the settings, and where each comes from"),
     "completion": ("completion:completion", "Print the completion script of a shell"),

@@ -11,7 +11,9 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from localrun.errors import LocalrunError
 from localrun.store.library import Library
@@ -26,12 +28,63 @@ REST_S = 86400.0
 _log = logging.getLogger("localrun.store")
 
 
-def clean(library: Library, clock: Callable[[], float] = time.time) -> int:
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """How many seconds things are kept.
+
+    Attributes:
+        parts: A part that a pull could go on from, after its last byte.
+        rest: Files without an owner, and those that nobody can go on with.
+        quarantine: What did not have its promised content.
+    """
+
+    parts: float = PARTS_S
+    rest: float = REST_S
+    quarantine: float = REST_S
+
+
+ON_DEMAND = Ages(parts=0.0, rest=3600.0, quarantine=0.0)
+"""For who asks: what a command in another window may be making is an hour old at most."""
+
+_USUAL = Ages()
+_Take: TypeAlias = Callable[[Path], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Waste:
+    """A file or folder of ours that nobody needs."""
+
+    path: Path
+    n_bytes: int
+
+
+def find_waste(
+    library: Library, ages: Ages = ON_DEMAND, clock: Callable[[], float] = time.time
+) -> list[Waste]:
+    """What `clean` would remove; nothing is changed."""
+    root, now = library.root, clock()
+    found: list[Waste] = []
+
+    def note(path: Path) -> int:
+        found.append(Waste(path, _size_of(path)))
+        return found[-1].n_bytes
+
+    _, has_parts = _clean_parts(root / "partial", now, ages, note)
+    _clean_old(_entries(root / "quarantine"), now - ages.quarantine, note)
+    _clean_old(_unfinished(root), now - ages.rest, note)
+    if not has_parts:
+        for path in library.ownerless(now - ages.rest):
+            note(path)
+    return found
+
+
+def clean(library: Library, clock: Callable[[], float] = time.time, ages: Ages = _USUAL) -> int:
     """Remove what nobody will come back for; blocking.
 
     Args:
         library: The store.
         clock: Seconds since 1970.
+        ages: How long things are kept.
 
     Returns:
         The bytes that were freed; none where the user wants everything kept.
@@ -40,11 +93,11 @@ def clean(library: Library, clock: Callable[[], float] = time.time) -> int:
     if not (library.prunes and root.is_dir()):
         return 0
     try:
-        n_bytes, has_parts = _clean_parts(root / "partial", now)
-        n_bytes += _clean_old(_entries(root / "quarantine"), now - REST_S)
-        n_bytes += _clean_old(_unfinished(root), now - REST_S)
+        n_bytes, has_parts = _clean_parts(root / "partial", now, ages, _remove)
+        n_bytes += _clean_old(_entries(root / "quarantine"), now - ages.quarantine, _remove)
+        n_bytes += _clean_old(_unfinished(root), now - ages.rest, _remove)
         if not has_parts:
-            n_bytes += library.drop_ownerless(now - REST_S)
+            n_bytes += library.drop_ownerless(now - ages.rest)
     except (OSError, LocalrunError) as error:
         _log.warning("%s could not be cleaned: %s", root, error)
         return 0
@@ -53,26 +106,24 @@ def clean(library: Library, clock: Callable[[], float] = time.time) -> int:
     return n_bytes
 
 
-def _clean_parts(folder: Path, now: float) -> tuple[int, bool]:
-    """Remove old parts; the bytes, and whether something is left that is on its way."""
+def _clean_parts(folder: Path, now: float, ages: Ages, take: _Take) -> tuple[int, bool]:
+    """Take old parts; the bytes, and whether something is left that is on its way."""
     n_bytes, has_parts = 0, False
     locks = [path for path in _entries(folder) if path.suffix == ".lock"]
     for lock in locks:
         with locked(lock, waits=False) as is_ours:
             mine = [lock.with_suffix(suffix) for suffix in (".part", ".journal", "")]
             mine = [path for path in mine if path.exists()]
-            if is_ours and max(map(_age_of, [*mine, lock])) < now - PARTS_S:
-                n_bytes += sum(map(_remove, mine))
-                with contextlib.suppress(PermissionError):  # Windows keeps what is open
-                    lock.unlink(missing_ok=True)
+            if is_ours and max(map(_age_of, [*mine, lock])) < now - ages.parts:
+                n_bytes += sum(map(take, [*mine, lock]))
             else:
                 has_parts = has_parts or bool(mine) or not is_ours
     owned = {lock.stem for lock in locks}
     for path in _entries(folder):
         if path.suffix == ".lock" or path.stem in owned or path.name in owned:
             continue
-        if _age_of(path) < now - REST_S:
-            n_bytes += _remove(path)
+        if _age_of(path) < now - ages.rest:
+            n_bytes += take(path)
         else:
             has_parts = True  # an upload, a copy or a quantization, in this process or another
     return n_bytes, has_parts
@@ -84,8 +135,8 @@ def _unfinished(root: Path) -> Iterator[Path]:
     yield from (root / "manifests").glob("*/*/*/.new-*")
 
 
-def _clean_old(paths: Iterator[Path] | list[Path], before: float) -> int:
-    return sum(_remove(path) for path in paths if _age_of(path) < before)
+def _clean_old(paths: Iterator[Path] | list[Path], before: float, take: _Take) -> int:
+    return sum(take(path) for path in paths if _age_of(path) < before)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -108,12 +159,19 @@ def _age_of(path: Path) -> float:
 
 def _remove(path: Path) -> int:
     """Remove a file or a folder of ours; the bytes that it took."""
+    n_bytes = _size_of(path)
+    # Windows keeps what is open: a lock that we hold ourselves.
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    return n_bytes
+
+
+def _size_of(path: Path) -> int:
     with contextlib.suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():
-            n_bytes = sum(each.lstat().st_size for each in path.rglob("*") if each.is_file())
-            shutil.rmtree(path, ignore_errors=True)
-            return n_bytes
-        n_bytes = path.lstat().st_size
-        path.unlink()
-        return n_bytes
+            return sum(each.lstat().st_size for each in path.rglob("*") if each.is_file())
+        return path.lstat().st_size
     return 0

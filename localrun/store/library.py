@@ -172,21 +172,21 @@ class Library(Reader):
         Returns:
             The bytes that were freed; 0 too where a manifest cannot be read, as it may own any.
         """
-        n_bytes = 0
         with self._changing():
-            try:
-                owned = {self.blobs.path(digest).name for digest in self._referenced()}
-            except LocalrunError:
-                return 0
-            for path in children(self.root / "blobs"):
-                if path.name in owned or not BLOB_NAME.fullmatch(path.name):
-                    continue
-                found = path.stat()
-                # A linked file may be older than its link, which changes the time of the inode.
-                if max(found.st_mtime, found.st_ctime) < before:
-                    path.unlink(missing_ok=True)
-                    n_bytes += found.st_size
+            found = self.ownerless(before)
+            n_bytes = sum(path.stat().st_size for path in found)
+            for path in found:
+                path.unlink(missing_ok=True)
         return n_bytes
+
+    def ownerless(self, before: float) -> tuple[Path, ...]:
+        """The blobs that `drop_ownerless` would remove."""
+        try:
+            owned = {self.blobs.path(digest).name for digest in self._referenced()}
+        except LocalrunError:
+            return ()
+        blobs = (path for path in children(self.root / "blobs") if BLOB_NAME.fullmatch(path.name))
+        return tuple(p for p in blobs if p.name not in owned and _came_before(p, before))
 
     def unused_after(self, name: ModelName, manifest: Manifest) -> frozenset[str]:
         """Blobs that `add` of this manifest would leave without an owner."""
@@ -308,6 +308,15 @@ class Library(Reader):
                 return
             folder = folder.parent
         sync_folder(folder)
+
+
+def _came_before(path: Path, moment: float) -> bool:
+    """Whether a blob was there; a linked file may be older than its link, which sets ctime."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return max(found.st_mtime, found.st_ctime) < moment
 
 
 def adopted_only(model: StoredModel) -> Unsupported:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from localrun.store.blobs import Blobs
-from localrun.store.cleaning import PARTS_S, REST_S, clean
+from localrun.store.cleaning import ON_DEMAND, PARTS_S, REST_S, clean, find_waste
 from localrun.store.library import Library
 from localrun.system.locks import locked
 from tests.fakes.stored import store_model
@@ -57,7 +57,7 @@ def test_old_parts_go_and_young_ones_stay(library, later):
         put(library, "partial", f"{NAME}.{suffix}")
     assert later(PARTS_S - 60) == 0
     assert {"partial/" + NAME + s for s in (".part", ".journal", ".lock")} <= files(library)
-    assert later(PARTS_S + 60) == 6
+    assert later(PARTS_S + 60) == 9
     assert not list((library.root / "partial").iterdir())
 
 
@@ -170,3 +170,30 @@ def test_what_a_new_model_of_a_name_replaces_stays_where_everything_is_kept(libr
     keeping.delete(new.name)
     keeping.delete(old.name)
     assert not new.model_paths[0].exists()
+
+
+def test_what_would_go_is_what_goes_and_looking_changes_nothing(library):
+    for suffix in ("part", "journal", "lock"):
+        put(library, "partial", f"{NAME}.{suffix}")
+    put(library, "quarantine", "bad")
+    orphan = put(library, "blobs", f"sha256-{'b' * 64}")
+    before = files(library)
+    moment = max(path.lstat().st_ctime for path in library.root.rglob("*")) + 7200
+    waste = find_waste(library, clock=lambda: moment)
+    assert files(library) == before
+    assert {each.path for each in waste} >= {orphan, library.root / "quarantine" / "bad"}
+    assert sum(each.n_bytes for each in waste) == clean(library, lambda: moment, ON_DEMAND)
+    assert before - files(library) == {
+        each.path.relative_to(library.root).as_posix() for each in waste
+    }
+    assert find_waste(library, clock=lambda: moment) == []
+
+
+def test_who_asks_gets_nothing_that_is_being_made(library):
+    lock = put(library, "partial", f"{NAME}.lock")
+    put(library, "partial", f"{NAME}.part")
+    put(library, "partial", "stream-young")
+    put(library, "blobs", f"sha256-{'b' * 64}")
+    newest = max(path.lstat().st_ctime for path in library.root.rglob("*"))
+    with locked(lock):
+        assert find_waste(library, clock=lambda: newest + 60) == []
