@@ -1,14 +1,24 @@
 """What the whole suite shares: the real small model of the slow tests."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from localrun.config import child_environment
 from localrun.names import parse_name
 from localrun.store.library import Library
+
+# Tests start children by the dozen: what is compiled once is kept, whatever the caller's habit.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# A deadline for each example fails on a busy machine; every test has one of its own.
+settings.register_profile("localrun", max_examples=50, deadline=None)
+settings.load_profile("localrun")
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL_HOME = ROOT / ".cache" / "test-home"

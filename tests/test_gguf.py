@@ -298,7 +298,7 @@ def outcome(act: Callable[[], Header]) -> Header | None:
         return None
 
 
-@settings(max_examples=400, deadline=2000)
+@settings(max_examples=150, deadline=2000)
 @given(mutations())
 def test_a_mutated_header_is_read_or_refused_and_spans_stay_inside(
     changes: list[tuple[int, int]],
@@ -313,7 +313,7 @@ def test_a_mutated_header_is_read_or_refused_and_spans_stay_inside(
         )
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=100, deadline=2000)
 @given(st.binary(max_size=300))
 def test_noise_after_the_magic_is_read_or_refused(noise: bytes) -> None:
     outcome(lambda: read(b"GGUF\x03\x00\x00\x00" + noise))

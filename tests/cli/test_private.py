@@ -28,7 +28,10 @@ with private_server() as client:
 def environment(tmp_path: Path) -> dict[str, str]:
     """The environment of a user without a server."""
     return child_environment(
-        LOCALRUN_HOME=str(tmp_path), LOCALRUN_HOST="127.0.0.1:9", PYTHONPATH=str(ROOT)
+        LOCALRUN_HOME=str(tmp_path),
+        LOCALRUN_HOST="127.0.0.1:9",
+        LOCALRUN_ADOPT="off",
+        PYTHONPATH=str(ROOT),
     )
 
 

@@ -281,7 +281,7 @@ def place_or_fail(facts: ModelInfo, room: Budget, wish: Wish) -> Placement | Out
         return error
 
 
-@settings(max_examples=250, deadline=1000)
+@settings(max_examples=100, deadline=1000)
 @given(model=MODELS, room=BUDGETS, wish=WISHES)
 def test_a_placement_never_takes_more_than_is_free(model: str, room: Budget, wish: Wish) -> None:
     facts = info(model)
@@ -301,7 +301,7 @@ def test_a_placement_never_takes_more_than_is_free(model: str, room: Budget, wis
     assert placement.n_ubatch <= placement.n_batch
 
 
-@settings(max_examples=150, deadline=1000)
+@settings(max_examples=60, deadline=1000)
 @given(model=MODELS, room=BUDGETS, more_ram=st.floats(0, 64), more_vram=st.floats(0, 40))
 def test_more_memory_never_makes_a_placement_worse(
     model: str, room: Budget, more_ram: float, more_vram: float
@@ -439,7 +439,7 @@ def test_tags_stand_for_formats(tag: str, kind: str) -> None:
     assert plain_quantization(tag) == kind
 
 
-@settings(max_examples=100, deadline=2000)
+@settings(max_examples=60, deadline=2000)
 @given(
     model=st.sampled_from(["llama3.1-8b", "llama3.2-1b", "mixtral-8x7b", "gemma3-4b"]),
     room=BUDGETS,

@@ -1,6 +1,7 @@
 """CellLedger: shared cells are counted once."""
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -67,3 +68,4 @@ class AgainstSets(RuleBasedStateMachine):
 
 
 TestAgainstSets = AgainstSets.TestCase
+TestAgainstSets.settings = settings(max_examples=30)  # of fifty steps each

@@ -458,7 +458,7 @@ choices = st.tuples(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.lists(choices, max_size=60),
     st.builds(Limits, max_queue=st.integers(0, 20), max_loaded=st.integers(0, 3)),
