@@ -34,11 +34,13 @@ class Client:
         host: Name or address.
         port: TCP port.
         key: Sent as a bearer token; empty sends none.
+        backend: What the server is asked to run models with; empty leaves it the choice.
     """
 
     host: str
     port: int
     key: str = ""
+    backend: str = ""
 
     @property
     def address(self) -> str:
@@ -151,6 +153,8 @@ class Client:
         headers = {"Content-Type": "application/json", **extra}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
+        if self.backend:
+            headers["X-Localrun-Backend"] = self.backend
         return headers
 
 
@@ -175,7 +179,8 @@ def find_server(settings: Settings, *, timeout_s: float = 2.0) -> Client | None:
         NoServer: If another program answers there.
     """
     key = settings.api_keys[0] if settings.api_keys else ""
-    client = Client(_LOOPBACK.get(settings.host, settings.host), settings.port, key)
+    host = _LOOPBACK.get(settings.host, settings.host)
+    client = Client(host, settings.port, key, settings.backend)
     connection = http.client.HTTPConnection(client.host, client.port, timeout=timeout_s)
     try:
         connection.request("GET", "/api/version")

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Generator
+from dataclasses import replace
 
 from localrun.cli.client import Client, NoServer, find_server
 from localrun.config import Settings
@@ -32,4 +33,4 @@ def connect(settings: Settings) -> Generator[Client, None, None]:
     from localrun.cli.private import private_server
 
     with private_server() as private:
-        yield private
+        yield replace(private, backend=settings.backend)

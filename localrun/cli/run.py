@@ -15,8 +15,8 @@ from localrun.cli.connect import connect
 from localrun.cli.display import Display
 from localrun.cli.progress import Progress
 from localrun.cli.pull import is_file, pull_model
-from localrun.cli.wire import Json, number
-from localrun.config import Settings, load_settings
+from localrun.cli.wire import Json, number, text
+from localrun.config import BACKENDS, Settings, load_settings
 from localrun.errors import ModelNotFound
 
 _DURATIONS = (
@@ -73,6 +73,7 @@ class _Run(click.Command):
 @click.option("--dimensions", type=click.IntRange(min=1), help="Of an embedding model's vector.")
 @click.option("--truncate/--no-truncate", default=None, help="Cut a text that an embedding model"
               " cannot hold (default), or fail.")  # fmt: skip
+@click.option("--backend", type=click.Choice(BACKENDS), help="What runs the model.")
 @click.option("--insecure", is_flag=True, help="Fetch from a registry without TLS.")
 def run(model: str | None, prompt: tuple[str, ...], **flags: object) -> None:
     """Run a model: answer PROMPT and what is piped in, or start a conversation.
@@ -80,7 +81,7 @@ def run(model: str | None, prompt: tuple[str, ...], **flags: object) -> None:
     A model that is not on this machine is fetched first. Without MODEL, the best one for this
     machine is proposed.
     """
-    settings = load_settings()
+    settings = load_settings(overrides={"backend": flags.pop("backend")})
     fields = _fields(flags)
     words = _piped() + " ".join(prompt)
     with connect(settings) as client:
@@ -146,6 +147,8 @@ def answer(client: Client, request: Request, prompt: str) -> None:
         last = print_stream(records, display)
     if prompt:
         print()
+    if warning := text(last, "warning"):
+        print(warning, file=sys.stderr)
     if request.is_verbose:
         print_counts(last)
 

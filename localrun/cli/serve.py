@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from localrun.config import SETTINGS, load_settings, prepare_hub_environment
+from localrun.config import BACKENDS, SETTINGS, load_settings, prepare_hub_environment
 
 
 def _epilog() -> str:
@@ -37,6 +37,7 @@ def _epilog() -> str:
 @click.option("--num-parallel", help="Requests that one model answers at once.")
 @click.option("--max-loaded-models", help="Models in memory at once.")
 @click.option("--kv-cache-type", help="Number format of the KV cache, such as f16 or q8_0.")
+@click.option("--backend", type=click.Choice(BACKENDS), help="What runs the models.")
 @click.option("--debug/--no-debug", default=None, help="Log more.")
 @click.option("--private", is_flag=True, hidden=True)
 def serve(*, private: bool, **flags: object) -> None:

@@ -126,3 +126,5 @@ def _tell_cut(last: Json) -> None:
     if n_cut:
         hint = "raise it with /set parameter num_ctx N, or begin anew with /clear"
         print(f"({n_cut} old messages did not fit the context window: {hint})\n", file=sys.stderr)
+    if warning := text(last, "warning"):
+        print(f"({warning})\n", file=sys.stderr)

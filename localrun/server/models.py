@@ -12,6 +12,7 @@ from localrun.names import parse_name
 from localrun.server.answers import TEXT, Call
 from localrun.server.errand import Work, run_errand
 from localrun.server.metrics import prometheus_text
+from localrun.server.relay import theirs
 from localrun.server.schema.native import PullRequest, read_delete, read_pull, read_show
 from localrun.server.show import ps_item, show_model, tag_item
 from localrun.store.cleaning import clean
@@ -43,17 +44,21 @@ async def metrics(call: Call) -> None:
 
 
 async def tags(call: Call) -> None:
-    """GET /api/tags."""
+    """GET /api/tags: ours, and after them those that only a daemon has."""
     shelf = call.rooms.shelf
-    models = await shelf.all()
-    await call.json({"models": [tag_item(model, await shelf.peek(model)) for model in models]})
+    items = [tag_item(model, await shelf.peek(model)) for model in await shelf.all()]
+    names = {str(item["name"]).lower() for item in items}
+    others = await theirs(call, "/api/tags", "models")
+    items += [item for item in others if str(item.get("name", "")).lower() not in names]
+    await call.json({"models": items})
 
 
 async def ps(call: Call) -> None:
-    """GET /api/ps."""
+    """GET /api/ps: what we have loaded, and what a daemon has."""
+    others = await theirs(call, "/api/ps", "models")
     runners = call.rooms.scheduler.status()
     if not runners:
-        await call.json({"models": []})
+        await call.json({"models": others})
         return
     # The name under which it was loaded counts; it may have been removed from the store since.
     by_weights = {model.model_digest: model for model in await call.rooms.shelf.all()}
@@ -62,7 +67,7 @@ async def ps(call: Call) -> None:
         ps_item(by_weights[runner.model], runner)
         for runner in sorted(runners, key=lambda runner: -runner.expires_at)
     ]
-    await call.json({"models": items})
+    await call.json({"models": [*items, *others]})
 
 
 async def show(call: Call) -> None:
@@ -92,10 +97,10 @@ async def delete(call: Call) -> None:
     if not text:
         raise BadRequest("model is required")
     try:
-        model = await call.rooms.shelf.find(text)
+        name = await asyncio.to_thread(call.rooms.shelf.library.resolve, text)
     except InvalidName as error:
         raise BadRequest(f"name {json.dumps(text, ensure_ascii=False)} is invalid") from error
-    await asyncio.to_thread(call.rooms.shelf.library.delete, model.name)
+    await asyncio.to_thread(call.rooms.shelf.library.delete, name)
     await call.answer(200, b"")
 
 

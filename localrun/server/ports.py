@@ -102,6 +102,12 @@ def _busy(settings: Settings, host: str, ask_s: float) -> BadSetting:
             f"port {port} is taken: localrun is already running there",
             hint=f"use it as it is, or start a second one: localrun serve --port {other}",
         )
+    if whose.startswith("Ollama "):
+        return BadSetting(
+            f"port {port} is taken by {whose}",
+            hint=f"start beside it, and its models are served, too: localrun serve --port {other}"
+            "; to have it run every model:  --backend ollama  as well; or stop it first",
+        )
     return BadSetting(
         f"port {port} is taken by {whose}",
         hint=f"stop that program, or choose another port: localrun serve --port {other}",

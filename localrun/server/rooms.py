@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from localrun.backends.base import StartRunner
 from localrun.backends.early import Early
 from localrun.backends.llamacpp import StartLlama
+from localrun.backends.ollama import Daemon, DaemonLimits
 from localrun.backends.text import TextWorker
 from localrun.config import Settings, child_environment
 from localrun.errors import Busy
@@ -18,6 +19,7 @@ from localrun.scheduler.events import Limits
 from localrun.scheduler.policy import CLOSING
 from localrun.scheduler.scheduler import Scheduler
 from localrun.server.agents import Agents
+from localrun.server.choice import Choice, find_daemon
 from localrun.server.kept import KeptResponses
 from localrun.server.machine import Measure
 from localrun.server.metrics import Counts
@@ -25,6 +27,7 @@ from localrun.server.planner import Planner
 from localrun.server.shelf import Shelf
 from localrun.server.tape import Streams
 from localrun.server.trail import Trail
+from localrun.store.adopt.adopted import open_library
 from localrun.store.library import Library, StoredModel
 
 if TYPE_CHECKING:
@@ -85,6 +88,7 @@ class Parts:
     measure: Callable[[], Budget]
     pull: Pull | None = None
     patience: Patience = field(default_factory=Patience)
+    daemon_limits: DaemonLimits = field(default_factory=DaemonLimits)
 
 
 @dataclass(slots=True)
@@ -107,6 +111,8 @@ class Rooms:
         streams: Answers that outlive their connection.
         trail: The last requests, for `explain`.
         responses: Those of OpenAI's API that later ones go on from.
+        choice: Which backend answers for a model.
+        daemon: An Ollama that may answer, too; None where none is asked.
     """
 
     settings: Settings
@@ -114,6 +120,8 @@ class Rooms:
     scheduler: Scheduler
     shelf: Shelf
     planner: Planner
+    choice: Choice
+    daemon: Daemon | None
     cli_token: str = ""
     counts: Counts = field(default_factory=Counts)
     calls: "set[Call]" = field(default_factory=set["Call"])
@@ -160,6 +168,8 @@ class Rooms:
         await self.scheduler.shutdown()
         await self.parts.text.close()
         await self.planner.close()
+        if self.daemon is not None:
+            await self.daemon.close()
         self.pulls.shutdown(wait=False, cancel_futures=True)
 
     async def _wait_calls(self, timeout_s: float) -> None:
@@ -192,11 +202,14 @@ def make_rooms(settings: Settings, parts: Parts | None = None, early: Early | No
         load_timeout_s=settings.load_timeout_s,
     )
     scheduler = Scheduler(parts.start_runner, budget={}, limits=limits)
+    choice = Choice(settings)
     return Rooms(
         settings=settings,
         parts=parts,
         scheduler=scheduler,
-        shelf=Shelf(Library(settings.models)),
+        shelf=Shelf(open_library(settings), go_template=settings.go_template),
         planner=Planner(settings, scheduler, parts.measure),
+        choice=choice,
+        daemon=find_daemon(settings, choice, parts.daemon_limits),
         agents=Agents(keeps_nonces=settings.keep_nonces),
     )

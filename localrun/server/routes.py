@@ -10,6 +10,7 @@ from localrun.server import (
     copy,
     create,
     explain,
+    health,
     models,
     native,
     openai,
@@ -18,6 +19,7 @@ from localrun.server import (
     vectors,
 )
 from localrun.server.answers import NATIVE, Dialect, Handler
+from localrun.server.relay import relayed
 
 
 class Wiring(NamedTuple):
@@ -47,6 +49,7 @@ _ROUTES = (
     ("POST", "/api/pull", models.pull),
     ("DELETE", "/api/delete", models.delete),
     ("GET", "/metrics", models.metrics),
+    ("GET", "/health", health.health),
 )
 _NATIVE = (
     _ROUTES,
@@ -68,4 +71,4 @@ def routes() -> list[Wiring]:
     for module in (openai, anthropic):
         found += [Wiring(*route)._replace(dialect=module.DIALECT) for route in module.ROUTES]
     found.append(Wiring("POST", "/v1/rerank", vectors.v1_rerank, openai.DIALECT))
-    return found
+    return [wiring._replace(handler=relayed(wiring.path, wiring.handler)) for wiring in found]

@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from localrun.backends.llamacpp import StartLlama
+from localrun.backends.ollama import DaemonLimits
 from localrun.backends.text import TextWorker
 from localrun.config import Settings, child_environment
 from localrun.hardware.budget import Budget
@@ -79,9 +80,11 @@ def running(
     pull=None,
     patience=None,
     runner="tests.fakes.runner",
+    daemon_limits=None,
     **changes,
 ):
     """Run a server in a thread over the store in `home/models`; `runner` is what plays it."""
+    changes.setdefault("ollama", "off")  # not the one that the developer may have running
     settings = Settings(home=home, models=home / "models", port=0, **changes)
     state = Running(settings, home / f"runner-{uuid.uuid4().hex}.log")
     env = child_environment(PYTHONPATH=str(ROOT), FAKE_LOG=str(state.log_path), **(fake or {}))
@@ -91,6 +94,7 @@ def running(
         lambda: Budget(cpu_bytes=budget_bytes, n_threads=1),
         pull,
         patience or Patience(),
+        daemon_limits or DaemonLimits(),
     )
     sockets = bind(settings)
     state.port = sockets[0].getsockname()[1]

@@ -3,6 +3,7 @@
 from localrun.errors import ModelNotFound
 from localrun.names import parse_name
 from localrun.server.answers import Call
+from localrun.server.relay import theirs
 from localrun.server.wire import dump
 from localrun.store.library import StoredModel
 
@@ -11,6 +12,9 @@ async def models(call: Call) -> None:
     """GET /v1/models: every model, newest first; without one an empty list, not null."""
     found = await call.rooms.shelf.all()
     data = [_item(model.name.short(), model) for model in found]
+    names = {str(item["id"]).lower() for item in data}
+    others = await theirs(call, "/v1/models", "data")
+    data += [item for item in others if str(item.get("id", "")).lower() not in names]
     await call.answer(200, dump({"object": "list", "data": data}) + b"\n")
 
 

@@ -24,8 +24,8 @@ _MEANINGS = {
     422: "The model's file is damaged, or newer than is known.",
     429: "The source asks to come back later.",
     500: "Something failed here.",
-    502: "A model could not be fetched or sent.",
-    503: "The queue is full, the server stops, or the source cannot be reached.",
+    502: "A model could not be fetched or sent, or a backend failed.",
+    503: "The queue is full, the server stops, or the source or a backend cannot be reached.",
     507: "There is not enough memory or disk.",
 }
 _STREAM_HEADERS = ("x-localrun-stream", "x-localrun-stream-from")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 JSON, NDJSON, SSE = "application/json", "application/x-ndjson", "text/event-stream"
 PLAIN, BYTES = "text/plain", "application/octet-stream"
 
-_RUNS = (500, 503, 507)
+_RUNS = (500, 502, 503, 507)
 """A model may be too large, the queue full, a runner dead."""
 
 
@@ -63,7 +63,7 @@ def _run(path: str, summary: str, takes: str, gives: str, streams: str) -> Opera
 
 
 def _errand(path: str, summary: str, takes: str) -> Operation:
-    statuses = (404, 409, 422, 429, 502, *_RUNS)
+    statuses = (404, 409, 422, 429, *_RUNS)
     return Operation("post", path, summary, takes, "Progress", NDJSON, statuses)
 
 
@@ -89,6 +89,7 @@ OPERATIONS = (
     Operation("head", "/api/tags", "The same without the body."),
     _get("/api/ps", "The models in memory.", "Models"),
     _get("/openapi.json", "This description.", "Document"),
+    _get("/health", "What works, part by part.", "Health", 503),
     Operation("get", "/metrics", "Counters in Prometheus' format.", plain=PLAIN),
     _run("/api/generate", "Complete a prompt.", "GenerateRequest", "GenerateResponse", NDJSON),
     _run("/api/chat", "Answer a conversation.", "ChatRequest", "ChatResponse", NDJSON),
