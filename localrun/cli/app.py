@@ -27,6 +27,7 @@ _COMMANDS = {
     "cp": ("copy:cp", "Give a model a second name"),
     "rm": ("models:rm", "Remove models"),
     "prune": ("prune:prune", "Remove files that no model needs"),
+    "verify": ("verify:verify", "Check the files of models, and mend them"),
     "probe": ("probe:probe", "Show what this machine can run"),
     "config": ("settings:config", "Show the settings, and where each comes from"),
     "completion": ("completion:completion", "Print the completion script of a shell"),

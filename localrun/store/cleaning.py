@@ -130,8 +130,11 @@ def _clean_parts(folder: Path, now: float, ages: Ages, take: _Take) -> tuple[int
 
 
 def _unfinished(root: Path) -> Iterator[Path]:
-    """Small files whose writer was killed before their rename."""
+    """Small files whose writer was killed before their rename, and sums of blobs that are gone."""
     yield from (root / "blobs").glob(".new-*")
+    yield from (
+        each for each in _entries(root / "sums") if not (root / "blobs" / each.name).exists()
+    )
     yield from (root / "manifests").glob("*/*/*/.new-*")
 
 

@@ -197,3 +197,11 @@ def test_who_asks_gets_nothing_that_is_being_made(library):
     newest = max(path.lstat().st_ctime for path in library.root.rglob("*"))
     with locked(lock):
         assert find_waste(library, clock=lambda: newest + 60) == []
+
+
+def test_sums_go_with_their_blob(library, later):
+    kept = next((library.root / "blobs").iterdir()).name
+    put(library, "sums", kept)
+    put(library, "sums", NAME)
+    assert later(REST_S + 60) == 3
+    assert f"sums/{kept}" in files(library)
