@@ -129,6 +129,31 @@ def test_port_flag_wins_over_the_address_and_the_variable_does_not(load: Load) -
 
 
 @pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("box", "http://box:11434"),
+        ("box:99", "http://box:99"),
+        ("http://box/", "http://box:80"),
+        ("https://box", "https://box:443"),
+        ("[::1]:99", "http://[::1]:99"),
+        ("OFF", "off"),
+        ("0", "off"),
+    ],
+)
+def test_a_daemons_address_becomes_a_url(load: Load, text: str, url: str) -> None:
+    assert load(LOCALRUN_OLLAMA=text).ollama == url
+
+
+def test_backends_of_single_models_are_words_or_a_table(load: Load, tmp_path: Path) -> None:
+    assert load(LOCALRUN_BACKENDS="a:7b=ollama, b=LlamaCpp").backends == (
+        "a:7b=ollama", "b=llamacpp",
+    )  # fmt: skip
+    (tmp_path / "config.toml").write_text('backend = "ollama"\n[backends]\n"a:7b" = "llamacpp"\n')
+    settings = load()
+    assert (settings.backend, settings.backends) == ("ollama", ("a:7b=llamacpp",))
+
+
+@pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
         ("LOCALRUN_KEEP_ALIVE", "5x", "5m"),
@@ -141,6 +166,10 @@ def test_port_flag_wins_over_the_address_and_the_variable_does_not(load: Load) -
         ("LOCALRUN_HOST", "https://h", "proxy"),
         ("OLLAMA_KV_CACHE_TYPE", "q9_9", "q8_0"),
         ("LOCALRUN_DEBUG", "maybe", "true or false"),
+        ("LOCALRUN_OLLAMA", "ftp://h", "or off"),
+        ("LOCALRUN_BACKEND", "vllm", "llamacpp, ollama"),
+        ("LOCALRUN_BACKENDS", "x", "model=backend"),
+        ("LOCALRUN_BACKENDS", "x=vllm", "llamacpp, ollama"),
     ],
 )
 def test_bad_value_names_its_variable_and_what_to_give(

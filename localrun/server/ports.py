@@ -7,7 +7,7 @@ import json
 import socket
 import sys
 
-from localrun.config import Settings
+from localrun.config import DEFAULT_PORT, Settings
 from localrun.errors import BadSetting
 
 _BACKLOG = 2048
@@ -103,10 +103,11 @@ def _busy(settings: Settings, host: str, ask_s: float) -> BadSetting:
             hint=f"use it as it is, or start a second one: localrun serve --port {other}",
         )
     if whose.startswith("Ollama "):
+        named = "" if port == DEFAULT_PORT else f"LOCALRUN_OLLAMA={ours}:{port} "
         return BadSetting(
             f"port {port} is taken by {whose}",
-            hint=f"start beside it, and its models are served, too: localrun serve --port {other}"
-            "; to have it run every model:  --backend ollama  as well; or stop it first",
+            hint=f"start beside it, which serves its models, too: {named}localrun serve"
+            f" --port {other}  (with  --backend ollama  it runs every model); or stop it first",
         )
     return BadSetting(
         f"port {port} is taken by {whose}",

@@ -84,6 +84,7 @@ def test_a_busy_port_says_whose_it_is(tmp_path, name, body, words):
         with pytest.raises(BadSetting, match=words) as caught:
             bind(Settings(home=tmp_path, models=tmp_path, port=port))
         assert f"localrun serve --port {port + 1}" in caught.value.hint
+        assert ("--backend ollama" in caught.value.hint) == ("Ollama" in words)
         other.shutdown()
 
 
