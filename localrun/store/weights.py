@@ -252,11 +252,19 @@ def _workplace(weights: Weights, blobs: Blobs) -> Generator[tuple[Path, Path]]:
     ) as name:
         folder = Path(name)
         sources = [blobs.path(layer.digest) for layer in weights.layers]
-        if len(sources) > 1:
-            # llama.cpp finds shards by the first one's name.
-            names = [f"m-{i:05d}-of-{len(sources):05d}.gguf" for i in range(1, len(sources) + 1)]
-            sources = [_link(source, folder / n) for source, n in zip(sources, names, strict=True)]
-        yield sources[0], folder / "made.gguf"
+        yield link_shards(sources, folder), folder / "made.gguf"
+
+
+def link_shards(sources: Sequence[Path], folder: Path) -> Path:
+    """Give the shards of a model names by which llama.cpp finds them; returns the first.
+
+    A model of one file stays where it is.
+    """
+    if len(sources) == 1:
+        return sources[0]
+    names = [f"m-{i:05d}-of-{len(sources):05d}.gguf" for i in range(1, len(sources) + 1)]
+    links = [_link(source, folder / n) for source, n in zip(sources, names, strict=True)]
+    return links[0]
 
 
 def _link(source: Path, name: Path) -> Path:
