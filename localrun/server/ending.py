@@ -1,6 +1,7 @@
 """Where the records of another's stream end, and whether the last one is an end. Pure."""
 
 import re
+from typing import cast
 
 import msgspec
 
@@ -25,8 +26,8 @@ class Records:
 
     def __init__(self, end: bytes) -> None:
         self.end = end
-        self.last = b""
-        self.rest = b""
+        self.last: bytes = b""
+        self.rest: bytes = b""
 
     def take(self, piece: bytes) -> bytes:
         """The records that are whole with this piece; mostly the piece itself."""
@@ -48,9 +49,10 @@ def is_complete(records: bytes) -> bool:
     if event.startswith((b"data:", b"event:")):
         return _LAST_EVENTS.match(event) is not None
     try:
-        record = msgspec.json.decode(text.rpartition(b"\n")[2])
+        record: object = msgspec.json.decode(text.rpartition(b"\n")[2])
     except msgspec.DecodeError:
         return False
     if not isinstance(record, dict):
         return False
+    record = cast("dict[str, object]", record)
     return record.get("done") is True or record.get("status") == "success" or "error" in record

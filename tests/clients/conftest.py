@@ -2,10 +2,15 @@
 
 These tests run in an environment of their own (`.cache/clients`), which holds the clients and not
 localrun; `scripts/test --all` makes it and runs them there.
+
+With LOCALRUN_TEST_OLLAMA=1 the same tests go over a real Ollama daemon that answers for us: it has
+the same models, in a store of its own that shares their files.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -21,7 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / ".cache" / "test-home"
 PYTHON = ROOT / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 SMALL, CODER, MINILM = "smollm2:135m", "qwen2.5-coder:1.5b", "all-minilm:latest"
-CANNOT_FETCH = 3
+CANNOT_FETCH = CANNOT_BUILD = 3
+OVER_OLLAMA = os.environ.get("LOCALRUN_TEST_OLLAMA", "") not in ("", "0")
+DAEMON_HOME = ROOT / ".cache" / "ollama"
 START_S = 60
 
 collect_ignore_glob = [] if find_spec("litellm") else ["test_*.py"]
@@ -81,15 +88,72 @@ def localrun(port: int, *arguments: str, timeout: int = 600) -> None:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Running]:
+def ours() -> Iterator[Running]:
     """`localrun serve` on a free port, until the last test has run."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     HOME.mkdir(parents=True, exist_ok=True)
-    with subprocess.Popen([PYTHON, "-m", "localrun", "serve"], env=environment(port)) as process:
+    port = free_port()
+    with serving([PYTHON, "-m", "localrun", "serve"], port, environment(port)) as running:
+        localrun(port, "pull", SMALL)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server(ours: Running) -> Iterator[Running]:
+    """The server that the clients talk to: ours, or a second one in front of a daemon."""
+    if not OVER_OLLAMA:
+        yield ours
+        return
+    program = daemon_program()
+    for name, weights in ((CODER, "coder"), (MINILM, "minilm")):
+        made(ours, name, weights)
+    store = DAEMON_HOME / "store"
+    shutil.rmtree(store, ignore_errors=True)
+    shutil.copytree(HOME / "models", store, copy_function=os.link)
+    there, port = free_port(), free_port()
+    with serving([program, "serve"], there, daemon_environment(there, store)):
+        env = environment(port) | {"LOCALRUN_OLLAMA": f"127.0.0.1:{there}"}
+        env |= {"LOCALRUN_BACKEND": "ollama", "LOCALRUN_MODELS": str(DAEMON_HOME / "empty")}
+        with serving([PYTHON, "-m", "localrun", "serve"], port, env) as running:
+            yield running
+
+
+def daemon_program() -> str:
+    """The real daemon, built unless it is there from before."""
+    found = subprocess.run(
+        [PYTHON, ROOT / "scripts" / "install_ollama"],
+        stdout=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    if found.returncode == CANNOT_BUILD and not os.environ.get("CI"):
+        pytest.skip("Ollama cannot be built here: Go or a C++ compiler is missing")
+    assert found.returncode == 0
+    return found.stdout.strip()
+
+
+def daemon_environment(port: int, store: Path) -> dict[str, str]:
+    """A daemon that sees neither the user's models nor the network."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+    return kept | {
+        "HOME": str(DAEMON_HOME),
+        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        "OLLAMA_MODELS": str(store),
+        "OLLAMA_CONTEXT_LENGTH": "4096",
+        "OLLAMA_NO_CLOUD": "1",
+        "OLLAMA_NOPRUNE": "1",
+    }
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def serving(command: "list[object]", port: int, env: dict[str, str]) -> Iterator[Running]:
+    """A server as a process of its own, for the length of the block."""
+    with subprocess.Popen(list(map(str, command)), env=env) as process:
         try:
             _wait(port, process)
-            localrun(port, "pull", SMALL)
             yield Running(port)
         finally:
             process.terminate()
