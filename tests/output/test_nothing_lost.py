@@ -106,6 +106,6 @@ def test_hostile_text_costs_some_microseconds_a_character(kind: str, size: int) 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("size", [4, 10**9])
-def test_hostile_megabyte_is_read_in_linear_time(kind: str, size: int) -> None:
+def test_long_hostile_text_is_read_in_linear_time(kind: str, size: int) -> None:
     for fmt in FORMATS:
-        assert seconds(fmt, kind, 10**6, size) < 12
+        assert seconds(fmt, kind, 150_000, size) < 2
