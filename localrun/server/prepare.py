@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
@@ -12,6 +13,7 @@ from localrun.errors import BadRequest, PromptTooLong, Unsupported
 from localrun.gguf import ModelInfo
 from localrun.messages import Prepare, Prepared, Reasoning, Sampling, Submit
 from localrun.options import Options, merge_options
+from localrun.output.family import Family
 from localrun.output.pieces import Parser
 from localrun.scheduler.events import Demand
 from localrun.scheduler.scheduler import Lease
@@ -275,13 +277,31 @@ def _may_need_grammar(ask: Ask, manner: Manner) -> bool:
 def _grammar(ask: Ask, manner: Manner, prepared: Prepared) -> str:
     if not _may_need_grammar(ask, manner):
         return ""
-    return manner.family.grammar(
-        format=None if ask.format == "" else ask.format,
-        tools=manner.tools,
-        tool_choice=ask.tool_choice,
-        parallel_tool_calls=ask.parallel_tool_calls,
-        is_open=manner.parses and manner.family.opens_reasoning(prepared.text),
-        think=manner.think,
+    wanted = (
+        None if ask.format == "" else ask.format,
+        manner.tools,
+        ask.tool_choice,
+        ask.parallel_tool_calls,
+        manner.parses and manner.family.opens_reasoning(prepared.text),
+        manner.think,
+    )
+    return _composed(manner.family, msgspec.json.encode(wanted))
+
+
+@lru_cache(maxsize=64)
+def _composed(family: Family, wanted: bytes) -> str:
+    """The grammar of what is wanted, as JSON: an agent sends the same tools with each request.
+
+    Composing it for 25 tools takes 10 ms, on the loop.
+    """
+    form, tools, choice, is_parallel, is_open, think = msgspec.json.decode(wanted)
+    return family.grammar(
+        format=form,
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=is_parallel,
+        is_open=is_open,
+        think=think,
     )
 
 
