@@ -78,7 +78,7 @@ class Session:
                 last = print_stream(_listen(records, said), display)
         except KeyboardInterrupt:
             display.end_thinking()
-            last = {}
+            last = dict[str, object]()
         except LocalrunError as error:
             display.end_thinking()
             self.messages.pop()
@@ -95,15 +95,14 @@ def session_of(
     client: Client, settings: Settings, request: Request, capabilities: list[str]
 ) -> Session:
     """A conversation that begins with the flags of `run`."""
-    fields = dict(request.fields)
-    options = fields.pop("options", None)
+    fields = request.fields
     return Session(
         client,
         settings,
         request.model,
         capabilities,
         system=str(fields.get("system") or ""),
-        options=dict(options) if isinstance(options, dict) else {},
+        options=dict(record(request.fields, "options")),
         form=fields.get("format"),
         think=fields.get("think"),
         keep_alive=fields.get("keep_alive"),

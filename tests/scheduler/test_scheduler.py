@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -52,12 +53,15 @@ class Stage:
 
     def __init__(self, **limits) -> None:
         self.runners: list[FakeRunner] = []
-        self.scheduler = Scheduler(self.start, budget={"cpu": 100}, limits=Limits(**limits))
+        self.scheduler = Scheduler(self, budget={"cpu": 100}, limits=Limits(**limits))
 
-    async def start(self, events: RunnerEvents) -> FakeRunner:
+    async def __call__(self, events: RunnerEvents) -> Any:
         await asyncio.sleep(0)
         self.runners.append(FakeRunner(events))
         return self.runners[-1]
+
+    def close(self) -> None:
+        """Nothing is kept ready."""
 
     async def until(self, happened: Callable[[], object]) -> None:
         async with asyncio.timeout(DEADLINE_S):
@@ -127,11 +131,12 @@ def test_a_wait_that_is_cancelled_in_the_turn_of_its_grant_gives_the_lease_back(
 
 
 def test_a_process_that_cannot_be_started_fails_the_request():
-    async def broken(events):
-        raise RunnerFailed("no more processes")
+    class Broken(Stage):
+        async def __call__(self, events: RunnerEvents) -> Any:
+            raise RunnerFailed("no more processes")
 
     async def story():
-        scheduler = Scheduler(broken, budget={"cpu": 100}, limits=Limits())
+        scheduler = Scheduler(Broken(), budget={"cpu": 100}, limits=Limits())
         with pytest.raises(RunnerFailed, match="no more processes"):
             await scheduler.lease(demand()).__aenter__()
         await scheduler.shutdown()

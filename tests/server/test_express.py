@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import httpx2
 import pytest
@@ -63,9 +64,8 @@ def test_a_running_stream_has_the_short_way(
 ) -> None:
     """Of the installed uvicorn, whose inner names are no promise."""
     stop = ["fake: flood 400"]
-    body = {"model": "tiny", "prompt": "hi", "stream": True, "options": {"stop": stop}}
-    if path.startswith("/v1"):
-        body["stop"] = body.pop("options")["stop"]
+    body: dict[str, Any] = {"model": "tiny", "prompt": "hi", "stream": True}
+    body |= {"stop": stop} if path.startswith("/v1") else {"options": {"stop": stop}}
     with client.stream("POST", path, json=body) as answer:
         lines = answer.iter_lines()
         assert next(lines)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def server(fake, tmp_path_factory):
         yield state
 
 
-def records(answer) -> list[dict[str, object]]:
+def records(answer) -> list[dict[str, Any]]:
     assert answer.headers["content-type"] == "application/x-ndjson"
     return [json.loads(line) for line in answer.text.splitlines()]
 

@@ -6,7 +6,7 @@ other folder is taken as it was when the user named it. What we remember is one 
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -129,8 +129,10 @@ class Adopted:
         if place.kind == "ollama":
             models = tuple(OllamaStore(place.path).models())
             adoption = Adoption(place, models)
+            records: Sequence[Record] = ()
         else:
             found = search(place, {})
+            records = found.records
             models = tuple(record.model() for record in found.records)
             adoption = Adoption(place, models, tuple(found.skipped))
         if not models:
@@ -141,9 +143,7 @@ class Adopted:
             index = index.without(place)
             if place not in self._places:
                 index = replace(index, places=(*index.places, place))
-            if place.kind == "ollama":
-                return index
-            return replace(index, records=(*index.records, *found.records))
+            return replace(index, records=(*index.records, *records))
 
         self._change(change)
         return adoption

@@ -17,14 +17,15 @@ def completed(tools: Sequence[Mapping[str, object]]) -> list[Mapping[str, object
 
 def _tool(tool: Mapping[str, object]) -> Mapping[str, object]:
     given = _mapping(tool.get("function"))
-    schema = {"type": "object", "properties": {}, **_mapping(given.get("parameters"))}
+    empty: dict[str, object] = {"type": "object", "properties": {}}
+    schema = {**empty, **_mapping(given.get("parameters"))}
     function = {"description": "", **given, "parameters": _with_properties(schema, 0)}
     return {"type": "function", **tool, "function": function}
 
 
 def _schema(schema: object, depth: int) -> object:
     """A parameter with one type and a description."""
-    if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
+    if depth > MAX_DEPTH or not isinstance(schema, Mapping):
         return schema
     given = cast("Mapping[str, object]", schema)
     whole = {"description": "", **given, "type": _one_type(given)}

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,15 +161,10 @@ def test_a_folder_without_a_model_is_refused(settings: Settings, tmp_path: Path,
 
 def test_adoption_can_be_switched_off(settings: Settings, tmp_path: Path) -> None:
     ollama_model(tmp_path / "ollama", "registry.ollama.ai/library/t/x", tiny(tmp_path))
-    off = Settings(**{**as_dict(settings), "adopt": False})
+    off = replace(settings, adopt=False)
     assert open_library(off).list() == []
     open_adopted(off).adopt(tmp_path / "ollama")
     assert len(open_library(off).list()) == 1
-
-
-def as_dict(settings: Settings) -> dict[str, object]:
-    names = ("home", "models", "ollama_models", "hub_cache")
-    return {name: getattr(settings, name) for name in names}
 
 
 # ── ours and theirs ───────────────────────────────────────────────────────────────────────────
@@ -285,7 +281,7 @@ def test_a_damaged_record_hides_no_model_of_ours(
     (settings.models / "adopted.json").write_text(content)
     library = open_library(settings)
     assert [model.name.model for model in library.list()] == ["mine"]
-    assert library.find("mine")
+    assert library.find("mine").name.model == "mine"
     with pytest.raises(BadSetting, match="cannot be read"):
         library.find("another")
 
