@@ -35,6 +35,20 @@ collect_ignore_glob = [] if find_spec("litellm") else ["test_*.py"]
 """Outside their own environment there is nothing to collect."""
 
 
+NOT_OLLAMAS = {
+    "test_a_tool_is_called_and_its_answer_used": "it does not read the calls of this model",
+    "test_a_streamed_tool_call_comes_as_a_whole": "it does not read the calls of this model",
+    "test_a_required_tool_is_called_in_a_stream": "it ignores tool_choice",
+    "test_responses": "it has no incomplete_details",
+    "test_a_response_goes_on_from_the_one_before": "it keeps no responses",
+    "test_a_stop_sequence_is_told": "it does not say which one ended an answer",
+    "test_a_tool_is_used_and_its_result_read": "it does not read the calls of this model",
+    "test_a_forced_tool_is_used_in_a_stream": "it ignores tool_choice",
+    "test_tokens_are_counted_as_they_are_charged": "it counts no tokens",
+}
+"""What the daemon itself does not do, so that nothing in front of it can: tests by name."""
+
+
 @dataclass(frozen=True)
 class Running:
     """A server that runs."""
@@ -63,6 +77,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:  # those of the whole session, whichever folder they are in
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
+        reason = NOT_OLLAMAS.get(item.name.partition("[")[0])
+        if OVER_OLLAMA and reason:
+            item.add_marker(pytest.mark.skip(reason=f"Ollama: {reason}"))
 
 
 def environment(port: int) -> dict[str, str]:
