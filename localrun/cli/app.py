@@ -26,6 +26,7 @@ _COMMANDS = {
     "stop": ("models:stop", "Unload a model from memory"),
     "cp": ("copy:cp", "Give a model a second name"),
     "rm": ("models:rm", "Remove models"),
+    "bundle": ("bundle:bundle", "Carry models to a machine without a network"),
     "export": ("export:export", "Write a model as one GGUF file"),
     "prune": ("prune:prune", "Remove files that no model needs"),
     "verify": ("verify:verify", "Check the files of models, and mend them"),

@@ -102,3 +102,4 @@ def _join(sources: list[Path], target: Path, tell: Tell, is_cancelled: Callable[
         tell=tell,
         is_cancelled=is_cancelled,
     )
+    open_header(target)  # what was written is checked before it gets its name
