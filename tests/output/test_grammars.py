@@ -197,3 +197,31 @@ def test_strict_tool_is_refused_where_its_schema_cannot_be_held() -> None:
     function = {"name": "f", "strict": True, "parameters": parameters}
     grammar = HERMES.grammar(format=None, tools=[{"type": "function", "function": function}])
     assert "Invalid type: any" in LLMatcher(TOKENIZER, grammar, log_level=0).get_error()
+
+
+@pytest.mark.parametrize("family", [PLAIN, HERMES, QWEN3])
+def test_a_format_has_no_white_space_around_it(family) -> None:
+    grammar = family.grammar(format="json", think=False)
+    assert refused_at(grammar, '{"a": 1}') is None
+    for text in ('\n{"a": 1}', ' {"a": 1}', '{"a": 1}\n', '{"a": 1} '):
+        assert refused_at(grammar, text) is not None
+
+
+def test_white_space_between_reasoning_and_format_is_the_models() -> None:
+    grammar = QWEN3.grammar(format="json", is_open=True)
+    for text in ('Hm.</think>{"a": 1}', 'Hm.\n</think>\n\n{"a": 1}'):
+        assert refused_at(grammar, text) is None
+
+
+def test_an_object_and_arguments_have_the_keys_that_are_named() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    grammar = PLAIN.grammar(format=schema)
+    assert refused_at(grammar, '{"a": 1}') is None
+    assert refused_at(grammar, '{"a": 1, "b": 2}') is not None
+    assert refused_at(PLAIN.grammar(format=schema | {"additionalProperties": True}),
+                      '{"a": 1, "b": 2}') is None  # fmt: skip
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    called = HERMES.grammar(format=None, tools=[tool], tool_choice="required")
+    form = '<tool_call>\n{{"name": "f", "arguments": {}}}\n</tool_call>'
+    assert refused_at(called, form.format('{"a": 1}')) is None
+    assert refused_at(called, form.format('{"a": 1, "b": 2}')) is not None

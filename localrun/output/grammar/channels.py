@@ -24,7 +24,7 @@ def harmony(wanted: Wanted) -> str:
         answers.append(f"{quoted('<|channel|>commentary to=functions.')} {call}")
     if wanted.format is not None:
         schema = wanted.schema
-        answers.append(f"({final} | {_FINAL_JSON}) {BLANK} {rules.json(schema)} {BLANK}")
+        answers.append(f"({final} | {_FINAL_JSON}) {rules.json(schema)}")
     elif not wanted.must_call:
         answers.append(f"{final} {ANY}")
     return rules.text(f"{before} ({' | '.join(answers)})")
@@ -64,7 +64,7 @@ def recipients(wanted: Wanted) -> str:
         )
         answers.append(f"{first} {call} {more} {BLANK}".strip())
     if wanted.format is not None:
-        answers.append(f"{words} {BLANK} {rules.json(wanted.schema)} {BLANK}")
+        answers.append(f"{words} {rules.json(wanted.schema)}")
     elif not wanted.must_call:
         answers.append(f"{words} {ANY}")
     return rules.text(f"({' | '.join(answers)})")

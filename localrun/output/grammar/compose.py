@@ -28,16 +28,18 @@ def _reasoning(style: Style, rules: Rules, wanted: Wanted) -> str:
     if not style.reasoning_end:
         return ""
     end = rules.until(style.reasoning_end)
+    if wanted.format is not None:  # before a format there is white space here or nowhere
+        end = f"{end} {BLANK}"
     if wanted.is_open:
         return end
     return f"({BLANK} {quoted(style.reasoning_start)} {end})?" if wanted.reasons else ""
 
 
 def _formatted(style: Style, rules: Rules, wanted: Wanted) -> str:
-    body = f"{BLANK} {rules.json(wanted.schema)} {BLANK}"
+    body = rules.json(wanted.schema)
     if len(style.wrappers) > 1:
         start, end = (quoted(text) for text in style.wrappers[:2])
-        body = f"({BLANK} {start})? {body} ({end})?"
+        body = f"({BLANK} {start} {BLANK})? {body} ({BLANK} {end})?"
     return f"{body} {_ends(style)}"
 
 

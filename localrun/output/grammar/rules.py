@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from localrun.output.calls import Tools
+from localrun.output.grammar.closed import closed
 from localrun.output.grammar.schema import held_schema
 
 ANY = "TEXT"
@@ -51,7 +52,7 @@ class Rules:
     def json(self, schema: Mapping[str, object], *, is_strict: bool = True) -> str:
         """A rule for JSON that holds to a schema; to what of it can be held if not `is_strict`."""
         options = _JSON_OPTIONS if is_strict else _JSON_OPTIONS | {"lenient": True}
-        body = held_schema(schema, is_strict=is_strict) | {"x-guidance": options}
+        body = held_schema(closed(schema), is_strict=is_strict) | {"x-guidance": options}
         return self.add("json", f"%json {json.dumps(body, ensure_ascii=False)}")
 
     def arguments(self, tools: Tools, name: str) -> str:
