@@ -31,10 +31,6 @@ LOSES = {("mistralai-Mistral-Nemo-Instruct-2407", "parallel")}
 """It writes the system's words only before a last turn that is the user's."""
 
 REFUSES = {
-    ("CohereForAI-c4ai-command-r-plus-tool_use", "tools"): "has no attribute 'description'",
-    ("CohereForAI-c4ai-command-r-plus-tool_use", "tools alone"): "has no attribute 'description'",
-    ("CohereForAI-c4ai-command-r-plus-tool_use", "call"): "has no attribute 'description'",
-    ("CohereForAI-c4ai-command-r-plus-tool_use", "call as string"): "no attribute 'description'",
     ("mistralai-Ministral-3-14B-Reasoning-2512", "empty answer"): "must have a string",
     ("Cohere2MoE", "documents"): "'NoneType' object is not iterable",
     ("CohereForAI-c4ai-command-r7b-12-2024-tool_use", "documents"): "'NoneType' object is not",
