@@ -12,6 +12,7 @@ import pytest
 from localrun.cli.client import Client
 from localrun.config import child_environment
 from tests.cli.conftest import ROOT
+from tests.fakes.stored import store_model
 from tests.fakes.tinygguf import make_tiny
 
 HOLD = """
@@ -61,23 +62,10 @@ def is_gone(port: int, within_s: float) -> bool:
     return False
 
 
-def test_command_without_a_server_runs_its_own(environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "localrun", "list", "--json"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=30,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout) == []
-
-
-def test_list_without_a_server_shows_what_the_server_would(
+def test_list_without_a_server_runs_its_own_and_shows_the_same(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    make_tiny(tmp_path / "small.gguf")
+    store_model(tmp_path / "models", "small", make_tiny(tmp_path / "small.gguf"))
 
     def localrun(*arguments: str) -> str:
         done = subprocess.run(
@@ -88,10 +76,9 @@ def test_list_without_a_server_shows_what_the_server_would(
             timeout=30,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
-    localrun("pull", str(tmp_path / "small.gguf"))
     (model,) = json.loads(localrun("list", "--json"))
     _, row = localrun("list").splitlines()
     assert row.split()[:2] == [model["name"], model["digest"][:12]]

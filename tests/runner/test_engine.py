@@ -22,8 +22,9 @@ def test_one_request_streams_and_ends_at_its_length(tiny: Path, make_bench: Make
     assert answer.text
 
 
-@pytest.mark.parametrize("n_prompt", [16, 600, 1500])
-@pytest.mark.parametrize("n_requests", [1, 4, 8])
+@pytest.mark.parametrize(
+    ("n_requests", "n_prompt"), [(1, 16), (8, 16), (1, 600), (4, 600), (8, 600), (4, 1500)]
+)
 def test_greedy_tokens_of_a_batch_are_those_of_a_solo_run(
     tiny: Path, make_bench: Make, n_prompt: int, n_requests: int
 ) -> None:
