@@ -47,7 +47,7 @@ class Prompts:
         made = _Prompt(job, model, self._chat, begin, self._endless_chars)
         text, tokens, n_dropped = made.fitted()
         preserved = (model.special_token(marker) for marker in job.markers)
-        closing = job.reasoning_end and model.tokenize(job.reasoning_end, add_special=False)
+        closing = job.reasoning_end and _inner_tokens(model, job.reasoning_end)
         return Prepared(
             job.request_id,
             pack_tokens(tokens),
@@ -56,6 +56,15 @@ class Prompts:
             tuple(token for token in preserved if token is not None),
             pack_tokens(closing) if closing else b"",
         )
+
+
+def _inner_tokens(model: ModelText, text: str) -> "array[int]":
+    """The tokens of a text behind another; SentencePiece puts a space before one that is alone."""
+    before = model.tokenize(".", add_special=False)
+    whole = model.tokenize(f".{text}", add_special=False)
+    if whole[: len(before)] == before:
+        return whole[len(before) :]
+    return model.tokenize(text, add_special=False)  # they share a token; it has no such space
 
 
 class _Prompt:

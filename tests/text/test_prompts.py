@@ -145,7 +145,9 @@ def test_markers_and_the_end_of_reasoning_come_back_as_tokens(model: ModelText) 
     assert found.preserved == (PIECES.index("<|im_start|>"), PIECES.index("</s>"))
     closing = unpack_tokens(found.closing)
     assert closing[-1] == PIECES.index("<|im_end|>")
-    assert closing == model.tokenize("</think><|im_end|>", add_special=False)
+    alone = model.tokenize("</think><|im_end|>", add_special=False)
+    assert PIECES[alone[0]] == "▁"  # as if a word began
+    assert list(closing) == list(alone)[1:]
     bare = prepare(model, turns=LONG[-1:])
     assert (bare.preserved, bare.closing) == ((), b"")
 
