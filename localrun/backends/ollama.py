@@ -6,24 +6,20 @@ for a daemon that is gone; the next question after that finds it again.
 
 import asyncio
 import contextlib
-import importlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TypeAlias, cast
 from urllib.parse import urlsplit
 
 import msgspec
 
+from localrun.backends.http import BROKEN, Body, Connection, Head, Origin, body_of
 from localrun.errors import BackendFailed, BackendGone, LocalrunError
-
-if TYPE_CHECKING:
-    import httpx2
 
 HOP_HEADER = "x-localrun-hop"
 """On every request of ours: who gets it does not forward it again."""
 
-Body: TypeAlias = "bytes | AsyncIterator[bytes]"
 Json: TypeAlias = dict[str, object]
 
 
@@ -47,17 +43,18 @@ class DaemonLimits:
 class Reply:
     """An answer that has begun. Used by one task."""
 
-    def __init__(self, response: "httpx2.Response", watch: "_Watch") -> None:
-        self._response, self._watch = response, watch
-        self.status = response.status_code
-        self.content_type: str = response.headers.get("content-type", "")
+    def __init__(self, head: Head, body: AsyncGenerator[bytes, None], watch: "_Watch") -> None:
+        self._body, self._watch = body, watch
+        self.status = head.status
+        self.content_type = head.fields.get("content-type", "")
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The bytes of the body as they come."""
         watch = self._watch
-        async for piece in self._response.aiter_raw():
-            watch.n_pieces += 1
-            yield piece
+        with watch.daemon.breaking():
+            async for piece in self._body:
+                watch.n_pieces += 1
+                yield piece
 
     async def read(self) -> bytes:
         """The whole body."""
@@ -84,7 +81,7 @@ class Daemon:
         self.version = ""
         self.trouble = ""
         self.limits = limits or DaemonLimits()
-        self._client: httpx2.AsyncClient | None = None
+        self._origin = Origin(url)
         self._lost_at = float("-inf")
         self._seen_at = 0.0
 
@@ -120,14 +117,19 @@ class Daemon:
             BackendGone: If it cannot be reached, or is silent and does not say that it lives.
             BackendFailed: If it breaks off, or speaks no HTTP.
         """
-        client = await self._open_client()
         task = asyncio.current_task()
         assert task is not None
-        with _Watch(self, task) as watch, self._mended(watch, task):
-            ours = {**headers, HOP_HEADER: "1"}
-            async with client.stream(method, path, content=body, headers=ours) as response:
+        connection = await self._connect()
+        ours = {**headers, HOP_HEADER: "1", "accept-encoding": "identity"}
+        with _Watch(self, task) as watch, self._hanging(watch, task):
+            try:
+                with self.breaking():
+                    head = await self._origin.send(connection, method, path, body, ours)
                 self._lost_at, self.trouble, self._seen_at = float("-inf"), "", time.time()
-                yield Reply(response, watch)
+                async with contextlib.aclosing(body_of(connection, method, head)) as pieces:
+                    yield Reply(head, pieces, watch)
+            finally:
+                self._origin.give_back(connection)
 
     async def ask(self, path: str) -> Json:
         """The JSON object that a GET answers with, soon.
@@ -157,41 +159,16 @@ class Daemon:
             return False
         return True
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Let go of the connections."""
-        if self._client is not None:
-            await self._client.aclose()
+        self._origin.close()
 
-    async def _open_client(self) -> "httpx2.AsyncClient":
-        if self._client is not None:
-            return self._client
-        await self._knock()
-        # Importing it takes a tenth of a second, which only who has a daemon pays for.
-        http = await asyncio.to_thread(importlib.import_module, "httpx2")
-        if (made := self._client) is not None:  # by another request, in the meantime
-            return made
-        made = self._client = cast(
-            "httpx2.AsyncClient",
-            http.AsyncClient(
-                base_url=self.url,
-                timeout=http.Timeout(None, connect=self.limits.connect_s),
-                limits=http.Limits(max_keepalive_connections=32, keepalive_expiry=30.0),
-                verify=self.url.startswith("https:"),  # loads certificates, for TLS only
-                trust_env=False,  # no proxy of another program's stands between us
-                headers={"accept-encoding": "identity"},
-            ),
-        )
-        return made
-
-    async def _knock(self) -> None:
-        """See that somebody listens there at all."""
-        parts = urlsplit(self.url)
+    async def _connect(self) -> Connection:
         try:
             async with asyncio.timeout(self.limits.connect_s):
-                _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+                return await self._origin.connect()
         except OSError as error:  # a timeout is one
             raise self._lost(error.strerror or "it does not answer") from error
-        writer.close()
 
     def _lost(self, why: str) -> BackendGone:
         self._lost_at, self.trouble = time.monotonic(), why
@@ -200,22 +177,25 @@ class Daemon:
         )
 
     @contextlib.contextmanager
-    def _mended(self, watch: "_Watch", task: "asyncio.Task[object]") -> Generator[None]:
-        """Turn what goes wrong underneath into our errors."""
-        http = importlib.import_module("httpx2")
+    def breaking(self) -> Generator[None]:
+        """Turn what a broken connection raises into our error."""
+        try:
+            yield
+        except BROKEN as error:
+            raise BackendFailed(
+                f"Ollama at {self.address} broke off: {str(error) or type(error).__name__}",
+                hint="its log says why; the request can be sent again",
+            ) from error
+
+    @contextlib.contextmanager
+    def _hanging(self, watch: "_Watch", task: "asyncio.Task[object]") -> Generator[None]:
+        """Turn the end that the watch has brought about into our error."""
         try:
             yield
         except asyncio.CancelledError:
             if watch.has_hung and task.uncancel() == 0:
                 raise self._lost("it does not answer any more") from None
             raise
-        except (http.ConnectError, http.ConnectTimeout) as error:
-            raise self._lost(str(error) or "it takes no connection") from error
-        except http.TransportError as error:
-            raise BackendFailed(
-                f"Ollama at {self.address} broke off: {error or type(error).__name__}",
-                hint="its log says why; the request can be sent again",
-            ) from error
 
 
 class _Watch:
@@ -225,7 +205,7 @@ class _Watch:
     """
 
     def __init__(self, daemon: Daemon, task: "asyncio.Task[object]") -> None:
-        self._daemon, self._task = daemon, task
+        self.daemon, self._task = daemon, task
         self._loop = asyncio.get_running_loop()
         self._n_before = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -234,7 +214,7 @@ class _Watch:
         self.has_hung = False
 
     def __enter__(self) -> "_Watch":
-        self._timer = self._loop.call_later(self._daemon.limits.silence_s, self._look)
+        self._timer = self._loop.call_later(self.daemon.limits.silence_s, self._look)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -250,7 +230,7 @@ class _Watch:
             self.__enter__()
 
     async def _ask(self) -> None:
-        if await self._daemon.is_alive():
+        if await self.daemon.is_alive():
             self.__enter__()
         else:
             self.has_hung = True

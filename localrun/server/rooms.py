@@ -169,7 +169,7 @@ class Rooms:
         await self.parts.text.close()
         await self.planner.close()
         if self.daemon is not None:
-            await self.daemon.close()
+            self.daemon.close()
         self.pulls.shutdown(wait=False, cancel_futures=True)
 
     async def _wait_calls(self, timeout_s: float) -> None:

@@ -22,7 +22,7 @@ class Script:
     """An answer: its status, type, and what its body is made of."""
 
     steps: Sequence[Step] = ()
-    status: int = 200
+    status: int | str = 200
     content_type: str = "application/json; charset=utf-8"
     is_chunked: bool = True
 
