@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import WorkStealingScheduling
 
 from localrun.config import child_environment
 from localrun.names import parse_name
@@ -23,6 +24,11 @@ settings.load_profile("localrun")
 ROOT = Path(__file__).resolve().parent.parent
 REAL_HOME = ROOT / ".cache" / "test-home"
 """Kept between runs: the real model is fetched once."""
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Have neighbours run in one process: they share servers and models."""
+    return WorkStealingScheduling(config, log) if config.option.dist == "load" else None
 
 
 @pytest.fixture(scope="session")
