@@ -16,7 +16,7 @@ import json, sys
 from llama_cpp import Llama
 answers = {}
 for path in sys.argv[1:]:
-    model = Llama(path, n_ctx=128, n_threads=1, verbose=False)
+    model = Llama(path, n_ctx=128, n_threads=1, n_threads_batch=1, verbose=False)
     done = [model(p, max_tokens=16, temperature=0)["choices"][0] for p in ("one", "two")]
     answers[path] = [(d["text"], d["finish_reason"]) for d in done]
     model.close()
