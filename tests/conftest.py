@@ -1,6 +1,7 @@
 """What the whole suite shares: the real small model of the slow tests."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,9 @@ from localrun.store.library import Library
 # Tests start children by the dozen: what is compiled once is kept, whatever the caller's habit.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A suite started in the background ignores Ctrl-C, and so would the children that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A deadline for each example fails on a busy machine; every test has one of its own.
 settings.register_profile("localrun", max_examples=50, deadline=None)
