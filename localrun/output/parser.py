@@ -1,5 +1,6 @@
 """Takes a model's text apart: reasoning, content, calls, marked as a `Style` says. Pure."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Style:
     reasons_anywhere: bool = False
 
 
-class StepsParser:
+class StepsParser(ABC):
     """A parser whose reader is a generator over a tape; see `output.pieces.Parser`."""
 
     def __init__(self, tools: Tools, new_id: Callable[[], str] = new_call_id) -> None:
@@ -51,9 +52,9 @@ class StepsParser:
         next(self._steps, None)
         return self.reading.output.drain()
 
+    @abstractmethod
     def run(self) -> Steps[None]:
         """Read the whole completion."""
-        raise NotImplementedError
 
 
 class StyleParser(StepsParser):

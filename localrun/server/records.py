@@ -1,5 +1,6 @@
 """The records of Ollama's native answers, built by hand from cached prefixes. Pure."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from localrun.messages import Logprob, unpack_tokens
@@ -11,7 +12,7 @@ from localrun.server.wire import dump, dump_text, utc_now
 Fields = dict[str, object]
 
 
-class NativeWriter:
+class NativeWriter(ABC):
     """What the records of generate and chat share: all but the place of the text.
 
     Args:
@@ -91,17 +92,20 @@ class NativeWriter:
     def _context(self, _: Answer, /) -> Fields:
         return {}
 
+    @abstractmethod
     def _content(self, piece: Piece) -> Fields | None:
-        raise NotImplementedError
+        """What a record says of a piece; None for a piece that native clients do not know."""
 
+    @abstractmethod
     def _blank(self) -> Fields:
-        raise NotImplementedError
+        """The place of the text, without any."""
 
     def _unsaid(self) -> Fields:
         return self._blank()
 
+    @abstractmethod
     def _everything(self, answer: Answer) -> Fields:
-        raise NotImplementedError
+        """The whole answer in its place."""
 
 
 class ChatWriter(NativeWriter):

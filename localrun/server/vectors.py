@@ -31,7 +31,7 @@ async def api_embed(call: Call) -> None:
     request = read_embed(call.body)
     if not request.model:
         raise ModelNotFound("", hint="")
-    model = await _find(call, request.model)
+    model = await find_to_embed(call, request.model)
     ask = EmbedAsk(
         model,
         request.inputs,
@@ -57,7 +57,7 @@ async def api_embeddings(call: Call) -> None:
     request = read_embeddings(call.body)
     if not request.model:
         raise BadRequest("model is required")
-    model = await _find(call, request.model)
+    model = await find_to_embed(call, request.model)
     ask = EmbedAsk(
         model,
         request.inputs,
@@ -89,7 +89,7 @@ async def v1_rerank(call: Call) -> None:
 
 
 async def _ranked(call: Call, request: RankRequest) -> tuple[list[tuple[int, float]], int]:
-    model = await _find(call, request.model)
+    model = await find_to_embed(call, request.model)
     ask = EmbedAsk(
         model,
         request.documents,
@@ -109,7 +109,7 @@ def _document(request: RankRequest, at: int) -> dict[str, object]:
 async def api_tokenize(call: Call) -> None:
     """POST /api/tokenize: no weight is read."""
     request = read_tokenize(call.body)
-    model = await _find(call, request.model)
+    model = await find_to_embed(call, request.model)
     tokens = await call.rooms.parts.text.tokenize(
         vocab_of(model), request.text, add_special=request.add_special
     )
@@ -119,14 +119,20 @@ async def api_tokenize(call: Call) -> None:
 async def api_detokenize(call: Call) -> None:
     """POST /api/detokenize: no weight is read."""
     request = read_detokenize(call.body)
-    model = await _find(call, request.model)
+    model = await find_to_embed(call, request.model)
     text = await call.rooms.parts.text.detokenize(
         vocab_of(model), array("i", request.tokens), render_special=True
     )
     await call.json({"model": request.model, "text": text})
 
 
-async def _find(call: Call, name: str) -> StoredModel:
+async def find_to_embed(call: Call, name: str) -> StoredModel:
+    """The model that a client means.
+
+    Raises:
+        BadRequest: If it names none.
+        ModelMissing: If there is no such model.
+    """
     if not name:
         raise BadRequest("model is required")
     try:

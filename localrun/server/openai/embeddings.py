@@ -16,7 +16,7 @@ from localrun.server.embed import EmbedAsk, embed
 from localrun.server.openai.completions import read_tokens
 from localrun.server.openai.errors import InvalidField, reading
 from localrun.server.openai.fields import read_body, read_keep_alive, read_name
-from localrun.server.vectors import ModelMissing
+from localrun.server.vectors import find_to_embed
 from localrun.server.wire import dump
 
 MAX_INPUTS = 2048
@@ -50,10 +50,7 @@ async def embeddings(call: Call) -> None:
     request = reading(call, read_embeddings)
     if not request.model:
         raise ModelNotFound("", hint="")
-    try:
-        model = await call.rooms.shelf.find(request.model)
-    except ModelNotFound as error:
-        raise ModelMissing(request.model) from error
+    model = await find_to_embed(call, request.model)
     ask = EmbedAsk(
         model,
         request.inputs,

@@ -1,5 +1,6 @@
 """The output items of a response: their events while they come, and what they are. Pure."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
@@ -33,7 +34,7 @@ class OutputItem(Protocol):
         ...
 
 
-class _Item:
+class _Item(ABC):
     """What all items have: an id, a place, a status, and whether they are over."""
 
     def __init__(self, place: int, prefix: str) -> None:
@@ -41,8 +42,9 @@ class _Item:
         self.place = place
         self.status = "in_progress"
 
+    @abstractmethod
     def shown(self) -> Item:
-        raise NotImplementedError
+        """What it is now."""
 
     def opening(self) -> list[Event]:
         """The item without anything in it."""
