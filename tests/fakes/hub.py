@@ -13,10 +13,12 @@ import struct
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.fakes.loopback import serve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_good"
@@ -94,7 +96,7 @@ class FakeHub:
         self.by_sha: dict[str, Path] = {}
         self.closing = threading.Event()
         self.lock = threading.Lock()
-        self._servers = {role: self._serve(role) for role in ("hub", "cdn")}
+        self._servers = {role: serve(_Handler, hub=self, role=role) for role in ("hub", "cdn")}
         self.url, self.cdn_url = (
             f"http://127.0.0.1:{server.server_address[1]}" for server in self._servers.values()
         )
@@ -123,22 +125,6 @@ class FakeHub:
                     fault.times -= 1
                     return fault
         return None
-
-    def _serve(self, role: str) -> ThreadingHTTPServer:
-        handler = type("_Bound", (_Handler,), {"hub": self, "role": role})
-        server = _Server(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
-        threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
-        return server
-
-
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 64
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Broken connections are what tests are about."""
 
 
 class _Handler(BaseHTTPRequestHandler):

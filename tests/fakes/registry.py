@@ -12,9 +12,11 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.fakes.loopback import serve
 
 USER, PASSWORD, TOKEN = "me", "secret", "token-of-the-registry"
 
@@ -73,7 +75,7 @@ class FakeRegistry:
         self.seen: list[Seen] = []
         self.lock = threading.Lock()
         roles = ("registry", "storage", "stranger")
-        self._servers = {role: self._serve(role) for role in roles}
+        self._servers = {role: serve(_Handler, fake=self, role=role) for role in roles}
         self.urls = {
             role: f"http://127.0.0.1:{server.server_address[1]}"
             for role, server in self._servers.items()
@@ -118,22 +120,6 @@ class FakeRegistry:
                     trouble.times -= 1
                     return trouble
         return None
-
-    def _serve(self, role: str) -> ThreadingHTTPServer:
-        handler = type("_Bound", (_Handler,), {"fake": self, "role": role})
-        server = _Server(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
-        threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
-        return server
-
-
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 64
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Broken connections are what tests are about."""
 
 
 class _Handler(BaseHTTPRequestHandler):
